@@ -1,0 +1,42 @@
+"""Settings shared by all tests.
+
+Shapes and types of every function of the package are checked while the tests run (jaxtyping with
+beartype). Compiled programs are kept below pytest's cache, so that a second run is quicker.
+"""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX_PLATFORMS=cuda runs the tests on a GPU
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import jax
+import pytest
+from jaxtyping import Array, Key, install_import_hook
+
+install_import_hook("didact", "beartype.beartype")
+
+# Compilation takes longer than Hypothesis allows an example; and a test means the same each time.
+hypothesis.settings.register_profile("didact", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("didact")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives each test process its own folder for compiled programs.
+
+    JAX writes the entries of its cache without a lock, so processes must not share one. The
+    environment variable hands the folder on to command lines that tests start.
+    """
+    cache = getattr(config, "cache", None)
+    if cache is None:  # pytest -p no:cacheprovider
+        return
+    folder = str(cache.mkdir("jax-" + os.environ.get("PYTEST_XDIST_WORKER", "main")))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture
+def key() -> Key[Array, ""]:
+    """A key that is the same in every test."""
+    return jax.random.key(0)
