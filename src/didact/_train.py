@@ -1,0 +1,410 @@
+"""The training loop: one step is ask -> reward -> tell, a chunk of steps is one program.
+
+Student and Teacher learn by the same `update`. Seeds are a `vmap` named "seed"; the number
+of the step stays outside it, so that schedules remain branches.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from . import replay as replay_buffer
+from ._experiment import Experiment, OptimiserConfig, traced_numbers
+from ._sampler import Sampler, num_rows, row_sizes, score
+from ._types import Objective, ObjectiveOutput, Target, Trajectory
+from .behaviours import Agents, Proposal
+from .networks import MLPConfig
+from .replay import Replay
+
+SEED_AXIS = "seed"
+MAX_TRACKED_MODES = 2**22
+NON_FINITE_REWARD, NON_FINITE_LOSS = 1, 2
+
+
+class Agent(eqx.Module):
+    """A sampler and the state of its optimiser."""
+
+    sampler: Sampler
+    opt_state: PyTree
+
+
+class SeedState(eqx.Module):
+    """What one seed carries from step to step."""
+
+    key: PRNGKeyArray
+    student: Agent
+    teacher: Agent | None
+    replay: Replay | None
+    modes_found: Bool[Array, " modes"] | None
+    modes_found_student: Bool[Array, " modes"] | None
+    trouble: Int[Array, ""]
+
+
+class TrainState(eqx.Module):
+    """The state of a run: `step` gradient steps done; `seeds` has a leading axis [S]."""
+
+    step: Int[Array, ""]
+    seeds: SeedState
+
+    @property
+    def num_seeds(self) -> int:
+        """S."""
+        return self.seeds.trouble.shape[0]
+
+    def student(self, index: int = 0) -> Sampler:
+        """The Student of one seed."""
+        return _pick(self.seeds.student.sampler, index)
+
+    def teacher(self, index: int = 0) -> Sampler | None:
+        """The Teacher of one seed, where there is one."""
+        return None if self.seeds.teacher is None else _pick(self.seeds.teacher.sampler, index)
+
+
+class StepInfo(eqx.Module):
+    """What one step reports. Losses are means over the batch."""
+
+    loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    log_z: Float[Array, ""]
+    teacher_loss: Float[Array, ""] | None
+    teacher_log_z: Float[Array, ""] | None
+    modes_found: Int[Array, ""] | None
+    modes_found_student: Int[Array, ""] | None
+    mean_length: Float[Array, ""]
+
+
+def init(experiment: Experiment, seeds: Sequence[int] = (0,)) -> TrainState:
+    """The state before the first step, one replica a seed."""
+    numbers = traced_numbers(experiment)
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    return TrainState(jnp.asarray(0, jnp.int32), _init_seeds(numbers, keys))
+
+
+def step(experiment: Experiment, state: TrainState) -> tuple[TrainState, StepInfo]:
+    """One gradient step of Student and Teacher. `StepInfo` has a leading axis [S]."""
+    state, infos = train_chunk(experiment, state, 1, capacity=1)
+    return state, jax.tree.map(lambda leaf: leaf[:, 0], infos)
+
+
+def ask(experiment: Experiment, state: TrainState) -> Proposal:
+    """The next batch, with a leading axis [S]. Its objects are
+    `didact.objects(experiment, proposal)`; where `fresh`, their log-reward is wanted."""
+    return _ask_seeds(traced_numbers(experiment), state)
+
+
+def tell(
+    experiment: Experiment, state: TrainState, proposal: Proposal, log_reward: Float[Array, "S B"]
+) -> tuple[TrainState, StepInfo]:
+    """Learn from a proposal and the log-rewards of its objects (for replayed ones, those
+    that the proposal holds)."""
+    return _tell_seeds(traced_numbers(experiment), state, proposal, log_reward)
+
+
+def objects(experiment: Experiment, proposal: Proposal) -> PyTree:
+    """The objects x that a proposal's trajectories end in, leading axes [S, B]."""
+    return jax.vmap(jax.vmap(experiment.environment.sample_of))(proposal.trajectory.terminal)
+
+
+def train_chunk(
+    experiment: Experiment, state: TrainState, num_steps: int, *, capacity: int
+) -> tuple[TrainState, StepInfo]:
+    """Run up to `num_steps` <= `capacity` steps in one compiled program.
+
+    The state given is used up (its memory is reused). The program depends on `capacity`,
+    not on `num_steps`. It stops early at a non-finite reward or loss, which
+    `TrainState.seeds.trouble` then names.
+
+    **Returns:** the new state, and `StepInfo` with leading axes [S, capacity], of which the
+    first `num_steps` columns are filled.
+    """
+    return _run_chunk(traced_numbers(experiment), state, jnp.asarray(num_steps), capacity)
+
+
+def update(
+    agent: Agent,
+    optimiser: OptimiserConfig,
+    objective: Objective,
+    trajectory: Trajectory,
+    log_reward: Float[Array, " B"],
+    weight: Float[Array, " B"],
+) -> tuple[Agent, ObjectiveOutput, Float[Array, ""], Float[Array, ""]]:
+    """One gradient step towards `log_reward`: the one way in which anything here learns.
+
+    **Returns:** the agent, the objective's output before the step, mean loss, gradient norm.
+    """
+    params, rest = eqx.partition(agent.sampler, eqx.is_inexact_array)
+    (loss, output), grads = _loss_and_gradient(
+        params, rest, objective, trajectory, log_reward, weight
+    )
+    updates, opt_state = optimiser.build().update(grads, agent.opt_state, params)
+    sampler = eqx.combine(optax.apply_updates(params, updates), rest)
+    return Agent(sampler, opt_state), output, loss, optax.global_norm(grads)
+
+
+def _loss_and_gradient(params, rest, objective, trajectory, log_reward, weight):
+    """Loss, output and gradient, with the network run on about as many rows as there are
+    real states: the program holds one branch a size."""
+    dynamic, static = eqx.partition((rest, objective), eqx.is_array)
+    sizes = row_sizes(*trajectory.mask.shape)
+
+    def evaluate(params, dynamic, trajectory, log_reward, weight):
+        rest, objective = eqx.combine(dynamic, static)
+
+        def loss_fn(params, rows: int):
+            scored = score(eqx.combine(params, rest), trajectory, log_reward, weight, rows)
+            output = objective(scored)
+            total = jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
+            return jnp.sum(weight * output.loss) / total, output
+
+        rows = num_rows(eqx.combine(params, rest), trajectory.mask)
+        branches = [
+            lambda p, rows=rows: jax.value_and_grad(loss_fn, has_aux=True)(p, rows)
+            for rows in sizes
+        ]
+        return lax.switch(jnp.sum(rows > jnp.asarray(sizes)), branches, params)
+
+    # On a CPU a product for one seed already fills the cores, so seeds take turns and each
+    # pays only for its own rows; on an accelerator they run side by side.
+    if jax.default_backend() == "cpu":
+        evaluate = jax.custom_batching.sequential_vmap(evaluate)
+    return evaluate(params, dynamic, trajectory, log_reward, weight)
+
+
+@eqx.filter_jit
+def _init_seeds(experiment: Experiment, keys: PRNGKeyArray) -> SeedState:
+    return jax.vmap(lambda key: _init_seed(experiment, key))(keys)
+
+
+def _init_seed(experiment: Experiment, key: PRNGKeyArray) -> SeedState:
+    student_key, teacher_key, run_key = jax.random.split(key, 3)
+    teacher = None
+    if experiment.teacher_reward is not None:
+        teacher = _init_agent(
+            experiment,
+            experiment.teacher_network or experiment.network,
+            experiment.teacher_optimiser or experiment.optimiser,
+            experiment.teacher_objective or experiment.objective,
+            teacher_key,
+        )
+    env = experiment.environment
+    buffer = None
+    if experiment.replay is not None:
+        x_like = jax.eval_shape(lambda: env.sample_of(env.initial_state()))
+        buffer = replay_buffer.empty(x_like, int(experiment.replay.capacity))
+    unseen = None
+    if tracks_modes(experiment.target):
+        unseen = jnp.zeros(experiment.target.num_modes, bool)
+    return SeedState(
+        key=run_key,
+        student=_init_agent(
+            experiment, experiment.network, experiment.optimiser, experiment.objective, student_key
+        ),
+        teacher=teacher,
+        replay=buffer,
+        modes_found=unseen,
+        modes_found_student=unseen,
+        trouble=jnp.asarray(0, jnp.int32),
+    )
+
+
+def _init_agent(
+    experiment: Experiment,
+    network: MLPConfig,
+    optimiser: OptimiserConfig,
+    objective: Objective,
+    key: PRNGKeyArray,
+) -> Agent:
+    policy = network.build(
+        experiment.environment, flow_head=objective.needs_flow, backward_head=False, key=key
+    )
+    sampler = Sampler(
+        experiment.environment,
+        policy,
+        jnp.asarray(experiment.initial_log_z, jnp.result_type(float)),
+        experiment.backward_scoring,
+    )
+    return Agent(sampler, optimiser.build().init(eqx.filter(sampler, eqx.is_inexact_array)))
+
+
+def tracks_modes(target: Target) -> bool:
+    """Whether the modes visited are recorded: a bit each, so not for millions of them."""
+    return target.num_modes is not None and 0 < target.num_modes <= MAX_TRACKED_MODES
+
+
+def _ask_seed(experiment, state: SeedState, number: Int[Array, ""], axis_name) -> Proposal:
+    agents = Agents(
+        state.student.sampler,
+        None if state.teacher is None else state.teacher.sampler,
+        state.replay,
+    )
+    # Keys depend on the number of the step alone: a resumed run draws what it would have.
+    key = jax.random.fold_in(state.key, number)
+    return experiment.behaviour(
+        agents, key, number, experiment.batch_size, axis_name=axis_name
+    )
+
+
+def _reward_seed(experiment: Experiment, proposal: Proposal) -> Float[Array, " B"]:
+    env = experiment.environment
+    x = jax.vmap(env.sample_of)(proposal.trajectory.terminal)
+    return lax.cond(
+        proposal.fresh,
+        lambda: jax.vmap(experiment.target.log_reward)(x),
+        lambda: proposal.log_reward,
+    )
+
+
+def _tell_seed(
+    experiment: Experiment, state: SeedState, proposal: Proposal, log_reward: Float[Array, " B"]
+) -> tuple[SeedState, StepInfo]:
+    trajectory, weight = proposal.trajectory, proposal.weight
+    student, output, loss, grad_norm = update(
+        state.student, experiment.optimiser, experiment.objective, trajectory, log_reward, weight
+    )
+    teacher, teacher_loss, teacher_log_reward = state.teacher, None, None
+    if teacher is not None:
+        teacher_log_reward = experiment.teacher_reward(output, log_reward, trajectory.mask)
+        teacher, _, teacher_loss, _ = update(
+            teacher,
+            experiment.teacher_optimiser or experiment.optimiser,
+            experiment.teacher_objective or experiment.objective,
+            trajectory,
+            teacher_log_reward,
+            weight,
+        )
+    x = jax.vmap(experiment.environment.sample_of)(trajectory.terminal)
+    found, found_student = _mark_modes(experiment.target, state, proposal, x)
+    trouble = jnp.where(jnp.isfinite(loss) & jnp.isfinite(grad_norm), 0, NON_FINITE_LOSS)
+    trouble = jnp.where(jnp.all(jnp.isfinite(log_reward)), trouble, NON_FINITE_REWARD)
+    state = SeedState(
+        key=state.key,
+        student=student,
+        teacher=teacher,
+        replay=_remember(experiment, state, proposal, x, log_reward, output, teacher_log_reward),
+        modes_found=found,
+        modes_found_student=found_student,
+        trouble=jnp.maximum(state.trouble, trouble),
+    )
+    return state, StepInfo(
+        loss=loss,
+        grad_norm=grad_norm,
+        log_z=student.sampler.log_z,
+        teacher_loss=teacher_loss,
+        teacher_log_z=None if teacher is None else teacher.sampler.log_z,
+        modes_found=None if found is None else jnp.sum(found),
+        modes_found_student=None if found_student is None else jnp.sum(found_student),
+        mean_length=jnp.mean(jnp.sum(trajectory.mask, axis=1)),
+    )
+
+
+def _mark_modes(target: Target, state: SeedState, proposal: Proposal, x: PyTree):
+    if state.modes_found is None or state.modes_found_student is None:
+        return None, None
+    index = jax.vmap(target.mode_index)(x)
+    nowhere = state.modes_found.shape[0]
+    index = jnp.where((index >= 0) & proposal.fresh, index, nowhere)
+    found = state.modes_found.at[index].set(True, mode="drop")
+    own = jnp.where(proposal.by_student, index, nowhere)
+    return found, state.modes_found_student.at[own].set(True, mode="drop")
+
+
+def _remember(
+    experiment: Experiment,
+    state: SeedState,
+    proposal: Proposal,
+    x: PyTree,
+    log_reward: Float[Array, " B"],
+    output: ObjectiveOutput,
+    teacher_log_reward: Float[Array, " B"] | None,
+) -> Replay | None:
+    if state.replay is None or experiment.replay is None:
+        return None
+    delta = output.residual
+    priority = {
+        "none": jnp.zeros_like(log_reward),
+        "reward": log_reward,
+        "teacher": teacher_log_reward,
+        "loss": (1 + experiment.replay.asymmetry * (delta > 0)) * jnp.square(delta),
+    }[experiment.replay.priority]
+    keep = proposal.weight > 0
+
+    def refresh(buffer: Replay) -> Replay:
+        if not experiment.replay.refresh:
+            return buffer
+        return replay_buffer.add(buffer, x, log_reward, priority, keep, renew_age=False)
+
+    return lax.cond(
+        proposal.fresh,
+        lambda buffer: replay_buffer.add(buffer, x, log_reward, priority, keep),
+        refresh,
+        state.replay,
+    )
+
+
+def _over_seeds(function, state: SeedState, *others):
+    """`vmap` over seeds, or for a single one the plain function, which compiles to less."""
+    if state.trouble.shape[0] > 1:
+        return jax.vmap(lambda *args: function(*args, SEED_AXIS), axis_name=SEED_AXIS)(
+            state, *others
+        )
+    single = jax.tree.map(lambda leaf: leaf[0], (state, *others))
+    return jax.tree.map(lambda leaf: leaf[None], function(*single, None))
+
+
+@eqx.filter_jit
+def _ask_seeds(experiment: Experiment, state: TrainState) -> Proposal:
+    return _over_seeds(
+        lambda seed, axis_name: _ask_seed(experiment, seed, state.step, axis_name), state.seeds
+    )
+
+
+@eqx.filter_jit
+def _tell_seeds(experiment, state: TrainState, proposal, log_reward):
+    seeds, info = _over_seeds(
+        lambda seed, proposal, log_reward, _: _tell_seed(experiment, seed, proposal, log_reward),
+        state.seeds,
+        proposal,
+        log_reward,
+    )
+    return TrainState(state.step + 1, seeds), info
+
+
+def _step_seed(experiment, state: SeedState, number, axis_name):
+    proposal = _ask_seed(experiment, state, number, axis_name)
+    return _tell_seed(experiment, state, proposal, _reward_seed(experiment, proposal))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _run_chunk(experiment: Experiment, state: TrainState, num_steps, capacity: int):
+    def one(state: TrainState) -> tuple[TrainState, StepInfo]:
+        seeds, info = _over_seeds(
+            lambda seed, axis_name: _step_seed(experiment, seed, state.step, axis_name),
+            state.seeds,
+        )
+        return TrainState(state.step + 1, seeds), info
+
+    def body(carry):
+        i, state, infos = carry
+        state, info = one(state)
+        infos = jax.tree.map(lambda all_, row: all_.at[:, i].set(row), infos, info)
+        return i + 1, state, infos
+
+    def running(carry):
+        i, state, _ = carry
+        return (i < num_steps) & jnp.all(state.seeds.trouble == 0)
+
+    infos = jax.tree.map(
+        lambda leaf: jnp.zeros((leaf.shape[0], capacity), leaf.dtype),
+        jax.eval_shape(one, state)[1],
+    )
+    _, state, infos = lax.while_loop(running, body, (jnp.asarray(0), state, infos))
+    return state, infos
+
+
+def _pick(tree: PyTree, index: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, tree)

@@ -1,0 +1,64 @@
+"""A repeating schedule of behaviours."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from ._behaviour import Agents, Behaviour, Proposal, Source
+
+
+class Cycle(Behaviour):
+    """Behaviours in turn, one batch each, again and again.
+
+    ```python
+    Cycle((OnPolicy(), FromReplay(), FromTeacher(), FromReplay()))
+    ```
+
+    Equal behaviours are kept, and compiled, once.
+    """
+
+    distinct: tuple[Behaviour, ...]
+    order: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, behaviours: tuple[Behaviour, ...]):
+        if not behaviours:
+            raise ValueError("A Cycle needs at least one behaviour.")
+        if any(len(behaviour.pattern) != 1 for behaviour in behaviours):
+            raise ValueError("A Cycle takes single behaviours: write nested cycles out.")
+        distinct: list[Behaviour] = []
+        order = []
+        for behaviour in behaviours:
+            same = [i for i, other in enumerate(distinct) if eqx.tree_equal(behaviour, other)]
+            order.append(same[0] if same else len(distinct))
+            if not same:
+                distinct.append(behaviour)
+        self.distinct = tuple(distinct)
+        self.order = tuple(order)
+
+    @property
+    def behaviours(self) -> tuple[Behaviour, ...]:
+        """The schedule, written out."""
+        return tuple(self.distinct[i] for i in self.order)
+
+    @property
+    def pattern(self) -> tuple[Source, ...]:
+        """Who makes the batch at each step."""
+        return tuple(behaviour.pattern[0] for behaviour in self.behaviours)
+
+    def __call__(
+        self,
+        agents: Agents,
+        key: PRNGKeyArray,
+        step: Int[Array, ""],
+        batch_size: int,
+        *,
+        axis_name: str | None = None,
+    ) -> Proposal:
+        """The batch of the behaviour whose turn it is."""
+
+        def branch(behaviour: Behaviour):
+            return lambda agents, key: behaviour(agents, key, step, batch_size, axis_name=axis_name)
+
+        turn = jnp.asarray(self.order)[step % len(self.order)]
+        return lax.switch(turn, [branch(b) for b in self.distinct], agents, key)

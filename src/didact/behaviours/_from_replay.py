@@ -1,0 +1,47 @@
+"""Batches whose objects come from the replay buffer."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from .. import replay
+from .._sampler import sample_backward
+from ._behaviour import Agents, Behaviour, Proposal, Source
+
+
+class FromReplay(Behaviour):
+    """Objects from the buffer, with trajectories drawn anew from the Student's P_B.
+
+    **Arguments:** `rank_offset` as in `didact.replay.ReplayConfig`; None draws uniformly.
+    """
+
+    rank_offset: float | None = 0.01
+
+    @property
+    def pattern(self) -> tuple[Source, ...]:
+        """The buffer."""
+        return ("replay",)
+
+    def __call__(
+        self,
+        agents: Agents,
+        key: PRNGKeyArray,
+        step: Int[Array, ""],
+        batch_size: int,
+        *,
+        axis_name: str | None = None,
+    ) -> Proposal:
+        """Draw objects and walk back from them."""
+        if agents.replay is None:
+            raise ValueError("FromReplay needs a buffer: give the Experiment a replay.")
+        draw_key, walk_key = jax.random.split(key)
+        x, log_reward, real = replay.sample(
+            agents.replay, draw_key, batch_size, rank_offset=self.rank_offset
+        )
+        return Proposal(
+            trajectory=sample_backward(agents.student, walk_key, x, axis_name=axis_name),
+            log_reward=log_reward,
+            weight=real.astype(jnp.float32),
+            fresh=jnp.asarray(False),
+            by_student=jnp.asarray(False),
+        )

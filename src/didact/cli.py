@@ -1,0 +1,427 @@
+"""The command line: `didact train grid`, `sample`, `evaluate`, `report`, `list`.
+
+JSON and tables go to stdout, everything else to stderr. Exit codes: 0 done; 2 bad input or a
+run that cannot go on, with one line that says what to do; 130 and 143 stopped by Ctrl-C or
+SIGTERM, with everything written.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from ._version import __version__
+
+_Options = TypeVar("_Options")
+
+
+class BadInput(Exception):
+    """Something the user asked for cannot be done; the message is the whole answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainGrid:
+    """Train a Student, with or without a Teacher, on the deceptive grid.
+
+    The same command again goes on where the run stopped.
+    """
+
+    preset: str = "teacher-per"
+    """Method: one that `didact list` shows."""
+    dim: int = 2
+    """Number of coordinates."""
+    side: int = 128
+    """Values of each coordinate."""
+    seeds: int = 1
+    """Replicas, trained side by side."""
+    seed: int = 0
+    """Seed of the first replica; the others count up from it."""
+    out: Path | None = None
+    """Run folder. Default: runs/grid-PRESET-DIMxSIDE-sSEED."""
+    steps: int | None = None
+    """Gradient steps. Default: the paper's budget."""
+    batch_size: int = 16
+    """Trajectories a step."""
+    epsilon: float | None = None
+    """Share of uniformly drawn actions in training, 0 to 1."""
+    temperature: float | None = None
+    """Temperature of the policy in training."""
+    convention: Literal["paper", "exact"] = "paper"
+    """Which cells count as modes where rounding decides."""
+    published_backward: bool = False
+    """Score P_B at the border as the published code does."""
+    evaluations: int = 12
+    """Evaluations on the way, each kept as a snapshot."""
+    draws: int = 100_000
+    """Draws of the final statistics."""
+    checkpoint_seconds: float = 60.0
+    """Time between checkpoints."""
+    resume: bool = False
+    """Go on with the run in --out; options not given are taken from it."""
+
+
+_Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Run folder.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Draw from a trained Student into a file."""
+
+    run: _Run
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10_000
+    """Number of draws, shared evenly among the seeds of the run."""
+    out: Path = Path("samples.npz")
+    """File to write: .npz or .csv."""
+    seed: int | None = None
+    """Draw from the Student of this training seed only."""
+    key: int = 0
+    """Seed of the draws: the same gives the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Judge the newest checkpoint of a run: exactly where the states can be listed."""
+
+    run: _Run
+    json: bool = False
+    """Print one JSON object instead of a table."""
+    draws: int = 100_000
+    """Draws of the statistics that need draws."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write the self-contained report.html of a run."""
+
+    run: _Run
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List presets, environments and targets."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `didact` command."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _dispatch(arguments)
+    except BadInput as error:
+        print(f"didact: {error}", file=sys.stderr)  # noqa: T201
+        code = 2
+    except BrokenPipeError:
+        # The reader of our output left (didact list | head): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _out(_USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        _out(f"didact {__version__}")
+        return 0
+    for words, (options, command) in _COMMANDS.items():
+        names = words.split()
+        if arguments[: len(names)] == names:
+            return command(_parse(options, words, arguments[len(names) :]))
+    if arguments[0] == "train":
+        task = arguments[1] if len(arguments) > 1 else ""
+        raise BadInput(f"unknown task {task!r} to train; the task is: grid (didact train grid).")
+    names = ", ".join(dict.fromkeys(words.split()[0] for words in _COMMANDS))
+    raise BadInput(f"unknown command {arguments[0]!r}; the commands are {names} (didact --help).")
+
+
+def _train_grid(options: TrainGrid) -> int:
+    from . import presets
+
+    out = options.out or Path(
+        f"runs/grid-{options.preset}-{options.dim}x{options.side}-s{options.seed}"
+    )
+    if options.seeds < 1:
+        raise BadInput(f"--seeds must be at least 1, got {options.seeds}.")
+    _use_compilation_cache()
+    from .run import finished, train
+
+    with _one_line(ValueError, FloatingPointError, OSError):
+        experiment = presets.grid(
+            options.preset,
+            options.dim,
+            options.side,
+            convention=options.convention,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            epsilon=options.epsilon,
+            temperature=options.temperature,
+            published_backward=options.published_backward,
+        )
+    with _stop_signals() as stop, _one_line(_run_error(), FloatingPointError, OSError):
+        run = train(
+            experiment,
+            out,
+            seeds=range(options.seed, options.seed + options.seeds),
+            evaluations=options.evaluations,
+            checkpoint_seconds=options.checkpoint_seconds,
+            num_draws=options.draws,
+            should_stop=lambda: stop.code != 0,
+            summary=_summary(options),
+            progress=True,
+        )
+    if not finished(run):
+        _err(f"Stopped; everything is written. Go on with: didact train grid --resume --out {out}")
+        return stop.code
+    _print_verdict(json.loads((out / "evaluation.json").read_text(encoding="utf-8")))
+    _out(f"Report: {out / 'report.html'}")
+    return 0
+
+
+def _summary(options: TrainGrid) -> dict[str, Any]:
+    stored = {
+        field.name: str(value) if isinstance(value, Path) else value
+        for field in dataclasses.fields(options)
+        if (value := getattr(options, field.name)) != field.default and field.name != "resume"
+    }
+    flags = [
+        part
+        for name, value in stored.items()
+        for part in (
+            [f"--{name.replace('_', '-')}"]
+            + ([] if isinstance(value, bool) else [shlex.quote(str(value))])
+        )
+    ]
+    return {
+        "task": "grid",
+        "preset": options.preset,
+        "title": f"Deceptive grid, {options.dim} dimensions of {options.side}",
+        "command": " ".join(["didact train grid", *flags]),
+        "options": stored,
+    }
+
+
+def _sample(options: Sample) -> int:
+    _use_compilation_cache()
+    from .run import Run
+    from .samples import write_samples
+
+    with _one_line(_run_error()):
+        run = Run.load(options.run)
+        state = run.state()
+        if options.seed is not None:
+            run.student(options.seed)  # names the seeds there are, if this is none of them
+        wanted = run.seeds if options.seed is None else (options.seed,)
+        students = {seed: state.student(run.seeds.index(seed)) for seed in wanted}
+    with _one_line(ValueError, OSError):
+        path = write_samples(
+            options.out, students, run.experiment.target, options.n, key_seed=options.key
+        )
+    _err(f"Wrote {options.n:,} samples to {path}")
+    return 0
+
+
+def _evaluate(options: Evaluate) -> int:
+    _use_compilation_cache()
+    from .run import Run
+
+    if options.draws < 2:
+        raise BadInput(f"--draws must be at least 2, got {options.draws}.")
+    with _one_line(_run_error(), OSError):
+        verdict = Run.load(options.run).evaluate(num_draws=options.draws)
+    if verdict["reason"]:
+        _err(f"didact: {verdict['reason']} The verdict is by samples.")
+    if options.json:
+        _out(json.dumps(verdict, allow_nan=False))
+    else:
+        _print_verdict(verdict)
+    return 0
+
+
+def _report(options: Report) -> int:
+    from .run import Run
+
+    with _one_line(_run_error(), ValueError, OSError):
+        _out(f"Report: {Run.load(options.run).report()}")
+    return 0
+
+
+def _list(_: List) -> int:
+    from . import environments, presets, targets
+
+    _out("Presets of `didact train grid`:")
+    for name, meaning in presets.GRID_PRESETS.items():
+        _out(f"  {name:12} {meaning}")
+    for title, module in (("Environments", environments), ("Targets", targets)):
+        _out(f"{title} (didact.{title.lower()}):")
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if isinstance(thing, type) and not name.endswith("State"):
+                _out(f"  {name:16} {(thing.__doc__ or '').strip().splitlines()[0]}")
+    return 0
+
+
+_COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
+    "train grid": (TrainGrid, _train_grid),
+    "sample": (Sample, _sample),
+    "evaluate": (Evaluate, _evaluate),
+    "report": (Report, _report),
+    "list": (List, _list),
+}
+
+_USAGE = f"""didact {__version__}: amortized samplers, taught where they are wrong.
+
+  didact train grid      train on the deceptive grid; the same command resumes
+  didact sample RUN      draw from a trained Student into .npz or .csv
+  didact evaluate RUN    exact verdict on the trained Student
+  didact report RUN      write report.html
+  didact list            presets, environments and targets
+
+didact COMMAND --help shows the options of a command."""
+
+
+def _parse(options: type[_Options], words: str, arguments: list[str]) -> _Options:
+    """Parse options; tyro's boxed errors become one line."""
+    default = _stored_options(arguments) if options is TrainGrid else None
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                options,
+                prog=f"didact {words}",
+                args=arguments,
+                **({} if default is None else {"default": default}),
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.FlagConversionOff)[:1],
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        words_only = re.sub(r"[╭╮╰╯│─├┤┌┐└┘|]+", " ", errors.getvalue())
+        message = re.split(r"For full helptext", " ".join(words_only.split()))[0].strip()
+        message = re.sub(r"^(Parsing error|Unrecognized options?)\b:?\s*", r"", message)
+        raise BadInput(f"{message} (didact {words} --help shows the options)") from None
+
+
+def _stored_options(arguments: list[str]) -> TrainGrid | None:
+    """With --resume, the options that the run was made with are the defaults."""
+    if "--resume" not in arguments or "--out" not in arguments[:-1]:
+        return None
+    out = Path(arguments[arguments.index("--out") + 1])
+    from .run import Run
+
+    with _one_line(_run_error()):
+        stored = Run.load(out).config.get("summary", {}).get("options")
+    if not isinstance(stored, dict):
+        raise BadInput(f"{out} was not made by this command; resume it from Python.")
+    names = {field.name for field in dataclasses.fields(TrainGrid)}
+    return TrainGrid(**{k: v for k, v in stored.items() if k in names and k != "out"})
+
+
+class _Stop:
+    """Which exit code a signal has asked for; 0 while none has come."""
+
+    code = 0
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a wish to stop; a second one acts at once."""
+    stop = _Stop()
+
+    def wish(number: int, frame: object) -> None:
+        stop.code = 128 + number
+        signal.signal(number, signal.SIG_DFL)
+        _err("Stopping after this chunk (again to stop at once) ...")
+
+    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _one_line(*kinds: type[Exception]) -> Iterator[None]:
+    """Errors that speak of the user's input become one line."""
+    try:
+        yield
+    except kinds as error:
+        raise BadInput(" ".join(str(error).split())) from error
+
+
+def _run_error() -> type[Exception]:
+    from .run import RunError
+
+    return RunError
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, so that the next start is quick.
+
+    JAX_COMPILATION_CACHE_DIR, which JAX reads itself, names another folder.
+    """
+    import jax
+    import pooch
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(pooch.os_cache("didact") / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _print_verdict(verdict: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Verdict" + ("" if verdict["exact"] else " (by samples)"))
+    for heading in ("", "mean", *(f"seed {seed}" for seed in verdict["seeds"])):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows = {
+        "total variation": "tv",
+        "KL(target, Student), nats": "kl",
+        "error of learned log Z": "log_z_error",
+        "ELBO": "elbo",
+        "modes found in training": "modes_found",
+        "  by the Student's batches": "modes_found_student",
+        "modes held by the Student": "modes_held",
+        "mode-mass recall": "mode_mass_recall",
+        "empirical L1": "empirical_l1",
+    }
+    for label, name in rows.items():
+        values = verdict.get(name)
+        if not values or all(value is None for value in values):
+            continue
+        present = [value for value in values if value is not None]
+        table.add_row(
+            label,
+            _number(sum(present) / len(present)),
+            *("–" if value is None else _number(value) for value in values),
+        )
+    Console().print(table)
+    if verdict["num_modes"] is not None:
+        _out(f"The target has {verdict['num_modes']:,} modes.")
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _out(text: str) -> None:
+    print(text)  # noqa: T201
+
+
+def _err(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The record of a run, `metrics.jsonl`, and the progress bar.
+
+The record is append-only JSON lines: a header with the format's version, then one object a
+row, `kind` "train" or "evaluation". Values that depend on the clock stand under `time`.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .metrics import finite_or_none
+
+FORMAT_VERSION = 1
+
+
+class MetricsLog:
+    """Appends rows to a metrics file; on opening, forgets what came after `step`."""
+
+    def __init__(self, path: Path, *, step: int):
+        kept = [row for row in read_metrics(path) if row.get("step", 0) <= step]
+        rows = kept or [{"kind": "header", "format_version": FORMAT_VERSION}]
+        # Written aside and renamed: a crash leaves the old record or the new one.
+        aside = path.with_suffix(".partial")
+        aside.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+        os.replace(aside, path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row; what was written survives the end of the process."""
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a metrics file, none if it is missing. A last line cut short is left out.
+
+    **Errors:** `ValueError` for a damaged line elsewhere, or a version from the future.
+    """
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            version = row.get("format_version", FORMAT_VERSION)
+        except (json.JSONDecodeError, AttributeError) as error:
+            if number == len(lines):
+                return
+            raise ValueError(
+                f"{path} is damaged at line {number}: remove that line and what follows it."
+            ) from error
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{path} has format version {version}: update didact to read it.")
+        yield row
+
+
+class ProgressBar:
+    """Loss, modes found, speed and time left, on stderr; silent where that is no terminal."""
+
+    def __init__(self, total: int, done: int, *, enabled: bool):
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.fields[phase]}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+            transient=True,
+        )
+        self._task = self._progress.add_task(
+            "train", total=total, completed=done, phase="compiling", status=""
+        )
+
+    def __enter__(self) -> "ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """Show a "train" row."""
+        parts = [f"loss {_mean(row['loss']):.3g}"]
+        if row["modes_found"] is not None:
+            parts.append(f"modes {_mean(row['modes_found']):.0f}")
+        parts.append(f"{row['time']['steps_per_second']:.0f} steps/s")
+        self._progress.update(
+            self._task, completed=row["step"], phase="training", status="  ".join(parts)
+        )
+
+
+def _mean(values: list[float | None]) -> float:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else float("nan")
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(finite_or_none(dict(row)), allow_nan=False) + "\n"
+
+
+__all__ = ["MetricsLog", "ProgressBar", "read_metrics"]

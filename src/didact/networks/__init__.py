@@ -1,0 +1,6 @@
+"""Policy networks, and the configurations that build them."""
+
+from ._mlp import MLP as MLP
+from ._mlp import MLPConfig as MLPConfig
+
+__all__ = ["MLP", "MLPConfig"]

@@ -1,0 +1,23 @@
+"""Objectives: a scored batch in, a loss and a residual per trajectory out."""
+
+from ._db import DB as DB
+from ._regression import Huber as Huber
+from ._regression import Linex as Linex
+from ._regression import ShiftedCosh as ShiftedCosh
+from ._regression import Squared as Squared
+from ._subtb import SubTB as SubTB
+from ._tb import TB as TB
+from ._tb import log_weight as log_weight
+from ._vargrad import VarGrad as VarGrad
+
+__all__ = [
+    "DB",
+    "TB",
+    "Huber",
+    "Linex",
+    "ShiftedCosh",
+    "Squared",
+    "SubTB",
+    "VarGrad",
+    "log_weight",
+]

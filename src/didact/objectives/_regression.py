@@ -1,0 +1,76 @@
+"""Regression losses: what an objective does with its residual."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Regression
+
+
+class Squared(Regression):
+    r"""$\rho(\delta) = \delta^2$, the loss of Malkin et al. (2022), without a factor ½."""
+
+    def __call__(self, residual: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
+        """Loss of each residual, in nats²."""
+        return jnp.square(residual)
+
+
+class Huber(Regression):
+    r"""Quadratic near 0, linear beyond `width`: $\rho = \delta^2$ for $|\delta| \le w$, else
+    $w(2|\delta| - w)$. It agrees with `Squared` inside, so learning rates carry over."""
+
+    width: float = 1.0
+
+    def __check_init__(self):
+        _require_positive("Huber", "width", self.width)
+
+    def __call__(self, residual: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
+        """Loss of each residual."""
+        size = jnp.abs(residual)
+        inside = jnp.minimum(size, self.width)
+        return inside * (2 * size - inside)
+
+
+class ShiftedCosh(Regression):
+    r"""$\rho(\delta) = e^{\delta} + e^{-\delta} - 2$ (Hu et al., "Beyond squared error",
+    ICLR 2025), continued linearly where $|\delta| > $ `limit`."""
+
+    limit: float = 10.0
+
+    def __check_init__(self):
+        _require_positive("ShiftedCosh", "limit", self.limit)
+
+    def __call__(self, residual: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
+        """Loss of each residual."""
+        # 4 sinh²(δ/2) is the same function without the cancellation at 0.
+        size = jnp.abs(residual)
+        inside = jnp.minimum(size, self.limit)
+        return 4 * jnp.square(jnp.sinh(inside / 2)) + 2 * jnp.sinh(inside) * (size - inside)
+
+
+class Linex(Regression):
+    r"""$\rho(\delta) = (e^{a\delta} - a\delta - 1)/a^2$ (Hu et al., ICLR 2025), continued
+    linearly where $a\delta > $ `limit`.
+
+    a > 0 punishes under-sampling (δ > 0) more than over-sampling; near 0 it is δ²/2.
+    """
+
+    a: float = 1.0
+    limit: float = 10.0
+
+    def __check_init__(self):
+        _require_positive("Linex", "limit", self.limit)
+        if isinstance(self.a, float) and self.a == 0:
+            raise ValueError("Linex needs a != 0; use Squared() for its limit at a = 0.")
+
+    def __call__(self, residual: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
+        """Loss of each residual."""
+        t = self.a * residual
+        inside = jnp.minimum(t, self.limit)
+        growth = jnp.expm1(inside)
+        return (growth - inside + growth * (t - inside)) / jnp.square(self.a)
+
+
+def _require_positive(owner: str, name: str, value: float) -> None:
+    # Traced values are checked where they were made.
+    if isinstance(value, float | int) and not value > 0:
+        raise ValueError(f"{owner} needs {name} > 0, got {value}.")

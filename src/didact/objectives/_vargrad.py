@@ -1,0 +1,34 @@
+"""The log-variance objective."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from .._types import Objective, ObjectiveOutput, Regression, Scored
+from ._regression import Squared
+from ._tb import log_weight
+
+
+class VarGrad(Objective):
+    r"""Log-variance loss (Richter et al., 2020; Zhang et al., 2023).
+
+    $$\delta_i = w_i - \operatorname{mean}_j w_j, \qquad
+    w = \log R + \log P_B - \log P_F$$
+
+    Trajectory balance with log Z estimated by the (weighted) batch mean. The mean is held
+    constant: for the squared loss its gradient vanishes anyway.
+    """
+
+    regression: Regression = eqx.field(default_factory=Squared)
+    needs_flow: ClassVar[bool] = False
+    learns_log_z: ClassVar[bool] = False
+
+    def __call__(self, scored: Scored) -> ObjectiveOutput:
+        """Loss and residual of each trajectory."""
+        weight = log_weight(scored)
+        total = jnp.maximum(jnp.sum(scored.weight), jnp.finfo(weight.dtype).tiny)
+        log_z = stop_gradient(jnp.sum(scored.weight * weight) / total)
+        residual = weight - log_z
+        return ObjectiveOutput(self.regression(residual), stop_gradient(residual), None)

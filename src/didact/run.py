@@ -1,0 +1,474 @@
+"""A run is a folder: configuration, record, checkpoints, samplers, snapshots, report.
+
+`train` makes or resumes one; `Run` reads one.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import _train, checkpoint, report
+from ._config import from_json, to_json
+from ._experiment import Experiment
+from ._sampler import Sampler
+from ._train import StepInfo, TrainState
+from ._types import EnumerableEnvironment
+from ._version import __version__
+from .logging import MetricsLog, ProgressBar, read_metrics
+from .metrics import (
+    draw_statistics,
+    evaluate_by_samples,
+    evaluate_exactly,
+    exact,
+    finite_or_none,
+)
+
+FORMAT_VERSION = 1
+
+
+class RunError(ValueError):
+    """A run folder cannot be used; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder, read."""
+
+    path: Path
+    experiment: Experiment
+    seeds: tuple[int, ...]
+    config: Mapping[str, Any]
+
+    @staticmethod
+    def load(path: str | Path, *, given: Mapping[str, Any] | None = None) -> "Run":
+        """Read the configuration of a run folder.
+
+        **Arguments:** `given`: values for what a configuration can only name, such as the
+        function of a `didact.targets.FromFunction` ({"module:name": function}).
+
+        **Errors:** `RunError` if the folder is no run or its configuration is damaged.
+        """
+        path = Path(path)
+        file = path / "config.json"
+        if not file.is_file():
+            raise RunError(f"{path} is not a run folder: it has no config.json.")
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+            version = config["format_version"]
+            if version != FORMAT_VERSION:
+                raise RunError(f"{file} has format version {version}: update didact to read it.")
+            experiment = from_json(config["experiment"], given)
+            seeds = tuple(int(seed) for seed in config["seeds"])
+        except RunError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{file} is damaged ({error}); restore it or train into another folder."
+            ) from error
+        if not isinstance(experiment, Experiment) or not seeds:
+            raise RunError(f"{file} is damaged (no experiment); restore it.")
+        return Run(path, experiment, seeds, config)
+
+    def state(self) -> TrainState:
+        """The state at the newest checkpoint.
+
+        **Errors:** `RunError` if there is none that can be read.
+        """
+        state = _restore(self.path, _train.init(self.experiment, self.seeds))
+        if state is None:
+            raise RunError(f"{self.path} holds no checkpoint yet: resume its training first.")
+        return state
+
+    def student(self, seed: int | None = None) -> Sampler:
+        """The trained Student of one seed (default: the first)."""
+        return self.state().student(self._index(seed))
+
+    def teacher(self, seed: int | None = None) -> Sampler | None:
+        """The Teacher of one seed (default: the first), where there is one."""
+        return self.state().teacher(self._index(seed))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`, header included."""
+        return list(read_metrics(self.path / "metrics.jsonl"))
+
+    def evaluate(self, *, num_draws: int = 100_000) -> dict[str, Any]:
+        """The verdict on the newest checkpoint, as lists over seeds; written to
+        `evaluation.json` too. Exact where the states can be enumerated, else by samples,
+        with the `reason`."""
+        state = self.state()
+        return _evaluate_run(self.path, self.experiment, self.seeds, state, num_draws)
+
+    def report(self) -> Path:
+        """Write `report.html`, self-contained, and return its path."""
+        return report.write(self.path)
+
+    def _index(self, seed: int | None) -> int:
+        if seed is None:
+            return 0
+        if seed not in self.seeds:
+            raise RunError(f"{self.path} has no seed {seed}: its seeds are {list(self.seeds)}.")
+        return self.seeds.index(seed)
+
+
+def train(
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    evaluations: int = 12,
+    checkpoint_seconds: float = 60.0,
+    num_draws: int = 100_000,
+    should_stop: Callable[[], bool] = lambda: False,
+    summary: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> Run:
+    """Train into a run folder, or go on with the run that the folder holds.
+
+    **Arguments:** `out`: the folder; `seeds`: replicas, trained side by side in one program;
+    `evaluations`: so many times the Student is evaluated and a snapshot kept on the way;
+    `checkpoint_seconds` between checkpoints; `num_draws` of the final draw statistics;
+    `should_stop` is asked after each chunk: True ends with everything written; `summary`:
+    labels for the report; `progress`: show a bar on stderr.
+
+    **Errors:** `RunError` if the folder holds another run; `FloatingPointError` at a
+    non-finite reward or loss, with the checkpoints before it kept.
+    """
+    path = Path(out)
+    seeds = tuple(int(seed) for seed in seeds)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}.")
+    run = _open(path, experiment, seeds, summary or {})
+    state = _train.init(experiment, seeds)
+    resumed = _restore(path, state)
+    if resumed is not None:
+        state = resumed
+    state, stopped = _loop(
+        run, state, evaluations, checkpoint_seconds, should_stop, progress=progress
+    )
+    if not stopped:
+        for i, seed in enumerate(seeds):
+            folder = path / "samplers"
+            folder.mkdir(exist_ok=True)
+            checkpoint.save_sampler(folder / f"student-{seed}.npz", state.student(i), seed=seed)
+        _evaluate_run(path, experiment, seeds, state, num_draws)
+    run.report()
+    return run
+
+
+def finished(run: Run) -> bool:
+    """Whether the run has done all its steps."""
+    done = checkpoint.checkpoints(run.path / "checkpoints")
+    return bool(done) and int(done[-1].name) >= run.experiment.steps
+
+
+def _open(path: Path, experiment: Experiment, seeds: tuple[int, ...], summary: Mapping) -> Run:
+    """The run that a folder holds, if it is this one; a new one in an empty folder."""
+    wanted = to_json(experiment)
+    if (path / "config.json").exists():
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        have = {"seeds": tuple(config.get("seeds", ())), **_flat(config.get("experiment"))}
+        want = {"seeds": seeds, **_flat(wanted)}
+        differing = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
+        if differing:
+            name = differing[0]
+            raise RunError(
+                f"{path} holds another run ({name} is {have.get(name)!r} there, "
+                f"{want.get(name)!r} here): choose another folder with --out."
+            )
+        return Run(path, experiment, seeds, config)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} exists and is not a run folder: choose another with --out.")
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "snapshots").mkdir()
+    config = {
+        "format_version": FORMAT_VERSION,
+        "didact_version": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seeds": list(seeds),
+        "summary": describe(experiment) | dict(summary),
+        "experiment": wanted,
+    }
+    config["command"] = config["summary"].pop("command", "didact.train(...)")
+    _write_json(path / "config.json", config)
+    return Run(path, experiment, seeds, config)
+
+
+def describe(experiment: Experiment) -> dict[str, Any]:
+    """Labels of an experiment for people: what a report shows beside the numbers."""
+    env, target = experiment.environment, experiment.target
+    facts = {
+        "environment": f"{type(env).__name__}"
+        + "".join(f" {name}={getattr(env, name)}" for name in ("dim", "side") if hasattr(env, name)),
+        "target": type(target).__name__,
+        "title": f"{type(target).__name__} on {type(env).__name__}",
+        "method": _method(experiment),
+        "num_modes": target.num_modes,
+        "log_z": target.log_z,
+        "steps": experiment.steps,
+        "batch_size": experiment.batch_size,
+    }
+    for name in ("dim", "side", "convention", "num_terminal_states", "mode_mass"):
+        for owner in (target, env):
+            if hasattr(owner, name):
+                facts.setdefault(name, getattr(owner, name))
+    return facts
+
+
+def _method(experiment: Experiment) -> str:
+    sentence = f"A Student trained by {type(experiment.objective).__name__}"
+    if experiment.teacher_reward is not None:
+        sentence += " with an adaptive Teacher"
+    if experiment.replay is not None:
+        by = {
+            "none": "uniform replay",
+            "reward": "replay prioritised by reward",
+            "teacher": "replay prioritised by the Teacher's reward",
+            "loss": "replay prioritised by loss",
+        }[experiment.replay.priority]
+        sentence += f" and {by}"
+    return sentence + "; batches in turn from " + ", ".join(experiment.behaviour.pattern) + "."
+
+
+def _loop(
+    run: Run,
+    state: TrainState,
+    evaluations: int,
+    checkpoint_seconds: float,
+    should_stop: Callable[[], bool],
+    *,
+    progress: bool,
+) -> tuple[TrainState, bool]:
+    """Chunks of training, with everything that touches the host between them."""
+    experiment, path = run.experiment, run.path
+    total, step = experiment.steps, int(state.step)
+    capacity = max(1, -(-total // 200))
+    marks = {round(total * (i + 1) / evaluations) for i in range(evaluations)} if evaluations else set()
+    log = MetricsLog(path / "metrics.jsonl", step=step)
+    if step == 0 and evaluations:
+        _evaluate_on_the_way(run, state, log)
+    saved_at = time.monotonic()
+    stopped = False
+    with ProgressBar(total, step, enabled=progress) as bar:
+        while step < total and not stopped:
+            # Chunks end at multiples of `capacity` and at evaluations, wherever they began:
+            # a resumed run writes the rows it would have written.
+            end = min([(step // capacity + 1) * capacity, total, *(m for m in marks if m > step)])
+            began = time.monotonic()
+            state, info = _train.train_chunk(experiment, state, end - step, capacity=capacity)
+            trouble = int(jnp.max(state.seeds.trouble))
+            if trouble:
+                log.close()
+                raise FloatingPointError(_trouble_message(trouble, int(state.step), path))
+            row = _train_row(experiment, info, end, end - step, time.monotonic() - began)
+            log.write(row)
+            bar.update(row)
+            step = end
+            if step in marks:
+                _evaluate_on_the_way(run, state, log)
+            stopped = should_stop()
+            if stopped or step == total or time.monotonic() - saved_at > checkpoint_seconds:
+                checkpoint.save_state(path / "checkpoints", state)
+                saved_at = time.monotonic()
+    log.close()
+    return state, stopped and step < total
+
+
+def _train_row(
+    experiment: Experiment, info: StepInfo, step: int, count: int, seconds: float
+) -> dict[str, Any]:
+    """One row of the record: means over the chunk, and values at its end, per seed."""
+
+    def mean(values: Any) -> list[float] | None:
+        return None if values is None else np.asarray(values)[:, :count].mean(axis=1).tolist()
+
+    def last(values: Any) -> list[float] | None:
+        return None if values is None else np.asarray(values)[:, count - 1].tolist()
+
+    return {
+        "kind": "train",
+        "step": step,
+        "reward_calls": experiment.reward_calls(step),
+        "student_batches": experiment.student_batches(step),
+        "loss": mean(info.loss),
+        "teacher_loss": mean(info.teacher_loss),
+        "grad_norm": mean(info.grad_norm),
+        "log_z": last(info.log_z) if experiment.objective.learns_log_z else None,
+        "teacher_log_z": last(info.teacher_log_z),
+        "modes_found": last(info.modes_found),
+        "modes_found_student": last(info.modes_found_student),
+        "mean_length": mean(info.mean_length),
+        "time": {"seconds": seconds, "steps_per_second": count / seconds},
+    }
+
+
+def _evaluate_on_the_way(run: Run, state: TrainState, log: MetricsLog) -> None:
+    """Write an "evaluation" row, and for the first seed a snapshot of the laws."""
+    experiment, step = run.experiment, int(state.step)
+    verdicts, laws = [], {}
+    for i in range(state.num_seeds):
+        verdict, law = _verdict(experiment, state.student(i))
+        teacher = state.teacher(i)
+        if teacher is not None:
+            about, teacher_law = _verdict(experiment, teacher)
+            verdict["teacher_mode_mass"] = about["mode_mass"]
+            if i == 0 and teacher_law is not None:
+                laws["teacher"] = teacher_law
+        if i == 0 and law is not None:
+            laws["student"] = law
+        verdicts.append(verdict)
+    row = {
+        "kind": "evaluation",
+        "step": step,
+        "reward_calls": experiment.reward_calls(step),
+        "exact": exact.refusal(experiment.environment) is None,
+    }
+    log.write(row | _over_seeds(verdicts))
+    _snapshot(run, step, laws)
+
+
+def _verdict(experiment: Experiment, sampler: Sampler):
+    if exact.refusal(experiment.environment) is None:
+        return evaluate_exactly(sampler, experiment.target, experiment.objective)
+    return evaluate_by_samples(sampler, experiment.target, experiment.objective, n=2048), None
+
+
+def _snapshot(run: Run, step: int, laws: dict[str, np.ndarray]) -> None:
+    """Keep the laws as pictures: the grid itself in up to 2 dimensions, else its pairwise
+    marginals."""
+    env = run.experiment.environment
+    if not laws or not isinstance(env, EnumerableEnvironment):
+        return
+    x = exact.terminal_samples(env)
+    if x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
+        return
+    folder = run.path / "snapshots"
+    side = int(x.max()) + 1
+    pairs = [(i, j) for i in range(x.shape[1]) for j in range(i + 1, x.shape[1])][:6]
+
+    def picture(law: np.ndarray) -> np.ndarray:
+        if x.shape[1] == 1:
+            return np.bincount(x[:, 0], law, side).astype(np.float32)
+        tables = [np.bincount(x[:, i] * side + x[:, j], law, side**2) for i, j in pairs]
+        tables = np.reshape(tables, (len(pairs), side, side)).astype(np.float32)
+        return tables[0] if x.shape[1] == 2 else tables
+
+    facts = {"format_version": np.asarray(1), "pairs": np.asarray(pairs, np.int32).reshape(-1, 2)}
+    if not (folder / "target.npz").exists():
+        truth = exact.truth(env, run.experiment.target)
+        extra = {"modes": picture(truth.mode >= 0) > 0} if x.shape[1] <= 2 else {}
+        _save_npz(folder / "target.npz", target=picture(np.exp(truth.log_p)), **extra, **facts)
+    pictures = {name: picture(law) for name, law in laws.items()}
+    _save_npz(folder / f"{step:09d}.npz", step=np.asarray(step), **pictures, **facts)
+
+
+def _evaluate_run(
+    path: Path, experiment: Experiment, seeds: Sequence[int], state: TrainState, num_draws: int
+) -> dict[str, Any]:
+    step = int(state.step)
+    verdicts = []
+    for i, seed in enumerate(seeds):
+        student = state.student(i)
+        verdict, _ = _verdict(experiment, student)
+        verdicts.append(
+            verdict | draw_statistics(student, experiment.target, seed=seed, n=num_draws)
+        )
+    found, own = state.seeds.modes_found, state.seeds.modes_found_student
+    target = experiment.target
+    shared = {
+        "format_version": FORMAT_VERSION,
+        "exact": exact.refusal(experiment.environment) is None,
+        "reason": exact.refusal(experiment.environment),
+        "seeds": list(seeds),
+        "step": step,
+        "finished": step >= experiment.steps,
+        "num_modes": target.num_modes,
+        "mode_mass_target": getattr(target, "mode_mass", None),
+        "num_draws": num_draws,
+    }
+    per_seed = _over_seeds(verdicts)
+    for name in ("num_draws", "empirical_l1_floor", "log_z_true"):
+        shared[name] = per_seed.pop(name, [None])[0]
+    result = shared | per_seed
+    result |= {
+        "modes_found": None if found is None else np.asarray(found).sum(1).tolist(),
+        "modes_found_student": None if own is None else np.asarray(own).sum(1).tolist(),
+        "reward_calls": [experiment.reward_calls(step)] * len(seeds),
+        "gradient_steps": [step] * len(seeds),
+        "training_seconds": sum(
+            row["time"]["seconds"]
+            for row in read_metrics(path / "metrics.jsonl")
+            if row["kind"] == "train"
+        ),
+        "versions": {
+            "python": platform.python_version(),
+            "didact": __version__,
+            "jax": jax.__version__,
+            "equinox": eqx.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    result = finite_or_none(result)
+    _write_json(path / "evaluation.json", result)
+    return result
+
+
+def _over_seeds(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [verdict[name] for verdict in verdicts] for name in verdicts[0]}
+
+
+def _restore(path: Path, like: TrainState) -> TrainState | None:
+    try:
+        return checkpoint.load_state(path / "checkpoints", like)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _trouble_message(trouble: int, step: int, path: Path) -> str:
+    if trouble == _train.NON_FINITE_REWARD:
+        what = "log_reward is not finite for an object the sampler drew"
+        remedy = "bound the target's log-reward from below"
+    else:
+        what = "the loss or its gradient is not finite"
+        remedy = "lower the learning rate or clip the gradient"
+    return f"{what} (step {step}): {remedy}. What was written to {path} is kept."
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = ((str(i), item) for i, item in enumerate(value))
+    else:
+        return {prefix: value}
+    flat = {}
+    for name, item in items:
+        flat |= _flat(item, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    aside = path.with_name(path.name + ".partial")
+    text = json.dumps(finite_or_none(dict(value)), indent=2, allow_nan=False)
+    aside.write_text(text + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def _save_npz(path: Path, **arrays: np.ndarray) -> None:
+    aside = path.with_name(path.name + ".partial")
+    with aside.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    os.replace(aside, path)
+
+
+__all__ = ["Run", "RunError", "describe", "finished", "train"]

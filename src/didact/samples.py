@@ -1,0 +1,126 @@
+"""Draws from a trained run, streamed to a file in constant memory."""
+
+import contextlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._sampler import Sampler
+from ._types import Target
+from .metrics import empirical
+
+_BATCH = 2048
+COLUMNS = ("x", "log_reward", "log_pf", "log_pb", "seed")
+
+
+def write_samples(
+    path: str | Path,
+    samplers: dict[int, Sampler],
+    target: Target,
+    n: int,
+    *,
+    key_seed: int = 0,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Path:
+    """Draw `n` objects, shared evenly among the samplers of several seeds, into a file.
+
+    **Arguments:** `path`: ends in .npz (arrays `x`, `log_reward`, `log_pf`, `log_pb`, `seed`)
+    or .csv (the same columns, x as x0, x1, ...); `samplers`: by training seed; `key_seed`:
+    the same one gives the same draws.
+
+    The log importance weight of a draw is `log_reward + log_pb - log_pf`.
+
+    **Errors:** `ValueError` for another ending or n < 1.
+    """
+    path = Path(path)
+    if path.suffix not in (".npz", ".csv"):
+        raise ValueError(f"samples are written as .npz or .csv, not {path.suffix or path.name!r}.")
+    if n < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {n}.")
+    batches = _batches(samplers, target, n, key_seed)
+    # Written beside the destination and renamed: no half file under the name asked for.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".didact-") as folder:
+        aside = Path(folder) / path.name
+        (_write_npz if path.suffix == ".npz" else _write_csv)(aside, batches, n, on_progress)
+        os.replace(aside, path)
+    return path
+
+
+def _batches(
+    samplers: dict[int, Sampler], target: Target, n: int, key_seed: int
+) -> Iterator[dict[str, np.ndarray]]:
+    shares = {
+        seed: n // len(samplers) + (i < n % len(samplers)) for i, seed in enumerate(samplers)
+    }
+    for seed, sampler in samplers.items():
+        key = jax.random.fold_in(jax.random.key(key_seed), seed)
+        for start in range(0, shares[seed], _BATCH):
+            count = min(_BATCH, shares[seed] - start)
+            drawn = empirical.draw(sampler, target, jax.random.fold_in(key, start), _BATCH)
+            arrays: dict[str, Any] = {
+                "x": drawn.x,
+                "log_reward": drawn.log_reward,
+                "log_pf": drawn.log_pf,
+                "log_pb": drawn.log_pb,
+                "seed": np.full(_BATCH, seed, np.int32),
+            }
+            yield {name: np.asarray(array)[:count] for name, array in arrays.items()}
+
+
+def _write_npz(
+    path: Path,
+    batches: Iterator[dict[str, np.ndarray]],
+    n: int,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Columns grow in files of their own, which then become the members of the archive."""
+    done = 0
+    with contextlib.ExitStack() as stack:
+        files = {
+            name: stack.enter_context((path.parent / f"{name}.npy").open("wb")) for name in COLUMNS
+        }
+        for batch in batches:
+            for name, array in batch.items():
+                if done == 0:
+                    header = {
+                        "descr": np.lib.format.dtype_to_descr(array.dtype),
+                        "fortran_order": False,
+                        "shape": (n, *array.shape[1:]),
+                    }
+                    np.lib.format.write_array_header_1_0(files[name], header)
+                files[name].write(np.ascontiguousarray(array).tobytes())
+            done += len(batch["seed"])
+            on_progress(done)
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+        for name in COLUMNS:
+            archive.write(path.parent / f"{name}.npy", f"{name}.npy")
+
+
+def _write_csv(
+    path: Path,
+    batches: Iterator[dict[str, np.ndarray]],
+    n: int,
+    on_progress: Callable[[int], None],
+) -> None:
+    done = 0
+    with path.open("w", encoding="ascii") as file:
+        for batch in batches:
+            x = batch["x"].reshape(len(batch["seed"]), -1)
+            if done == 0:
+                names = [f"x{i}" for i in range(x.shape[1])]
+                file.write(",".join([*names, *COLUMNS[1:]]) + "\n")
+            columns = [*x.T, *(batch[name] for name in COLUMNS[1:])]
+            # tolist() gives Python numbers, whose repr round-trips.
+            rows = zip(*(column.tolist() for column in columns), strict=True)
+            file.writelines(",".join(map(repr, row)) + "\n" for row in rows)
+            done += len(batch["seed"])
+            on_progress(done)
+
+
+__all__ = ["write_samples"]
