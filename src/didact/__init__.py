@@ -12,6 +12,8 @@ from . import teacher as teacher
 from ._experiment import Experiment as Experiment
 from ._experiment import OptimiserConfig as OptimiserConfig
 from ._sampler import Sampler as Sampler
+from ._train import StepInfo as StepInfo
+from ._train import TrainState as TrainState
 from ._train import ask as ask
 from ._train import init as init
 from ._train import objects as objects
@@ -29,6 +31,8 @@ __all__ = [
     "OptimiserConfig",
     "Run",
     "Sampler",
+    "StepInfo",
+    "TrainState",
     "__version__",
     "ask",
     "behaviours",

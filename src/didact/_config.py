@@ -81,6 +81,6 @@ def _resolve(address: Any, given: Mapping[str, Any] | None) -> Any:
     if home in _HOMES and name.isidentifier() and not name.startswith("_"):
         module = importlib.import_module(f"{__package__}.{home}")
         found = getattr(module, name, None)
-        if found is not None and str(getattr(found, "__module__", "")).startswith(__package__):
+        if found is not None and str(getattr(found, "__module__", "")).startswith("didact."):
             return found
     raise ValueError(f"the configuration names {address!r}, which is not part of didact.")

@@ -1,6 +1,7 @@
 """An experiment: the composed object that says everything about a training run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -42,22 +43,23 @@ class OptimiserConfig(eqx.Module):
         """The transformation, for a pytree with a `log_z` beside the network."""
         parts = []
         if self.max_norm is not None:
-            parts.append(optax.clip_by_global_norm(self.max_norm))  # pyright: ignore[reportArgumentType]
+            parts.append(optax.clip_by_global_norm(self.max_norm))
         if self.weight_decay is not None:
             parts.append(optax.add_decayed_weights(self.weight_decay, mask=_is_network))
         parts.append(optax.scale_by_adam())
-        groups = {
+        groups: dict[Hashable, optax.GradientTransformation] = {
             "network": self._descend(self.learning_rate),
             "log_z": self._descend(self.log_z_learning_rate),
         }
         return optax.chain(*parts, optax.partition(groups, _group))
 
     def _descend(self, rate: float) -> optax.GradientTransformation:
-        if self.decay_steps is None:
+        decay_steps = self.decay_steps
+        if decay_steps is None:
             return optax.scale(-rate)
 
-        def schedule(count: Array) -> Float[Array, ""]:
-            progress = jnp.minimum(count / self.decay_steps, 1)
+        def schedule(count: jax.typing.ArrayLike) -> Float[Array, ""]:
+            progress = jnp.minimum(jnp.asarray(count) / decay_steps, 1)
             cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
             return -rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
 
@@ -89,7 +91,7 @@ class Experiment(eqx.Module):
     batch_size: int = eqx.field(static=True, default=16)
     steps: int = 10_000
     initial_log_z: float = 0.0
-    backward_scoring: Callable[[Environment, State, Array | None], Kernel] | None = eqx.field(
+    backward_scoring: Callable[[Any, State, Array | None], Kernel] | None = eqx.field(
         static=True, default=None
     )
 
@@ -132,7 +134,8 @@ class Experiment(eqx.Module):
 
 def traced_numbers(experiment: Experiment) -> Experiment:
     """The same experiment with its plain numbers as arrays, so that a compiled program takes
-    them as arguments and is not compiled again when one changes."""
+    them as arguments and is not compiled again when one changes.
+    """
 
     def convert(leaf: object) -> object:
         if isinstance(leaf, bool) or not isinstance(leaf, int | float):

@@ -21,7 +21,9 @@ class Categorical(Kernel):
     mask: Bool[Array, " A"]
 
     def __init__(self, logits: Float[Array, " A"], mask: Bool[Array, " A"]):
-        self.logits = jnp.where(mask, logits, SCORE_FLOOR)
+        # The largest allowed logit becomes 0, so that no logit lies below a masked one.
+        top = jnp.max(logits, where=mask, initial=jnp.finfo(logits.dtype).min)
+        self.logits = jnp.where(mask, logits - jax.lax.stop_gradient(top), SCORE_FLOOR)
         self.mask = mask
 
     def noise(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, " *shape"]:
@@ -29,14 +31,17 @@ class Categorical(Kernel):
         return jax.random.uniform(key, shape, self.logits.dtype)
 
     def from_noise(self, noise: Float[Array, ""]) -> Int[Array, ""]:
-        """Inverse of the cumulative distribution.
+        """Inverse of the cumulative distribution: the first allowed action beyond the noise.
 
-        A masked action is never chosen: its step of the cumulative sum is exactly 0.
+        A masked action is never chosen, in whatever order the device adds up.
         The uniform's grid of 2^-23 (float32) bounds the error of each probability.
         """
-        cumulative = jnp.cumsum(jnp.exp(self.logits - jnp.max(self.logits)))
-        # noise < 1 keeps the product strictly below the total, so the count is below A.
-        return jnp.sum(cumulative <= noise * cumulative[-1]).astype(jnp.int32)
+        cumulative = jnp.cumsum(jnp.exp(self.logits))
+        # noise < 1 keeps the product strictly below the total, so one action lies beyond it.
+        total = jnp.max(cumulative, where=self.mask, initial=0)
+        beyond = self.mask & (cumulative > noise * total)
+        last = self.mask.shape[0] - 1
+        return jnp.min(jnp.arange(last + 1), where=beyond, initial=last).astype(jnp.int32)
 
     def log_prob(self, action: Int[Array, ""]) -> Float[Array, ""]:
         """log P(action); about -1e9 for a masked one."""

@@ -5,6 +5,7 @@ evaluates all their edges in one network call, with gradients.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,6 +25,7 @@ from ._types import (
     State,
     Trajectory,
 )
+from .replay import fingerprint
 
 
 class Sampler(eqx.Module):
@@ -38,7 +40,7 @@ class Sampler(eqx.Module):
     environment: Environment
     policy: Callable[[Array], PolicyOutput]
     log_z: Float[Array, ""]
-    backward_scoring: Callable[[Environment, State, Array | None], Kernel] | None = eqx.field(
+    backward_scoring: Callable[[Any, State, Array | None], Kernel] | None = eqx.field(
         static=True, default=None
     )
 
@@ -111,8 +113,11 @@ def sample_forward(
 
     def body(width: int, carry: _Rollout) -> _Rollout:
         lanes = jax.tree.map(lambda leaf: leaf[:width], carry.state)
+        # Noise belongs to the trajectory: when lanes are packed, which depends on the other
+        # samplers of a `vmap`, must not show in what is drawn.
+        owner = carry.owner[:width] if width < batch_size else slice(None)
         step_noise = jax.tree.map(
-            lambda leaf: lax.dynamic_index_in_dim(leaf, carry.t, keepdims=False)[:width], noise
+            lambda leaf: lax.dynamic_index_in_dim(leaf, carry.t, keepdims=False)[owner], noise
         )
         unfinished = ~jax.vmap(env.is_terminal)(lanes)
         following, action = jax.vmap(advance)(lanes, step_noise)
@@ -213,127 +218,133 @@ def sample_backward(
     return Trajectory(_batch_first(states), _batch_first(actions), mask)
 
 
+class Layout(eqx.Module):
+    """Which states of a batch a network must see: each distinct one once.
+
+    `slot` [B, T+1] is the row of each state, `node` [B·(T+1)] the number b·(T+1)+t of the
+    state in each row, `count` how many rows are in use.
+    """
+
+    slot: Int[Array, "B nodes"]
+    node: Int[Array, " B*nodes"]
+    count: Int[Array, ""]
+
+
+def layout(sampler: Sampler, trajectory: Trajectory) -> Layout:
+    """Lay out the states of a batch for `score`.
+
+    Padding gets no row. Trajectories share states, near their common start above all; equal
+    states share a row where states are made of integers.
+    """
+    mask = trajectory.mask
+    batch_size, nodes = mask.shape[0], mask.shape[1] + 1
+    size = batch_size * nodes
+    wanted = jnp.pad(mask, ((0, 0), (0, 1)))
+    if sampler.learns_backward:
+        wanted = wanted | jnp.pad(mask, ((0, 0), (1, 0)))
+    wanted = wanted.reshape(size)
+    flat = _flatten(trajectory.states, size)
+    row = jnp.arange(size, dtype=jnp.int32)
+    twin = row
+    if all(not jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(flat)):
+        twin = _twins(flat, wanted, row)
+    first = wanted & (twin == row)
+    rank = jnp.cumsum(first, dtype=jnp.int32) - 1
+    node = jnp.zeros(size, jnp.int32).at[jnp.where(first, rank, size)].set(row, mode="drop")
+    slot = jnp.where(wanted, rank[twin], 0).reshape(batch_size, nodes)
+    return Layout(slot, node, jnp.sum(first, dtype=jnp.int32))
+
+
 def score(
     sampler: Sampler,
     trajectory: Trajectory,
     log_reward: Float[Array, " B"],
     weight: Float[Array, " B"],
+    place: Layout | None = None,
     rows: int | None = None,
 ) -> Scored:
     """Evaluate every edge of a batch of trajectories in one network call.
 
-    **Arguments:** `rows`: an upper bound, known when compiling, of the number of states the
-    network must see (`num_rows`); the default covers any batch. Padding costs nothing below
-    that bound: real states are packed together first.
-
-    **Errors:** none at run time; with too small a `rows` the last edges would score 0, so
-    callers take `rows` from `num_rows`.
+    **Arguments:** `place`: the batch's `layout`, if it is there already; `rows`: an upper
+    bound, known when compiling, of `place.count` (default: enough for any batch). The
+    network runs on `rows` states.
     """
     env = sampler.environment
-    batch_size, horizon = trajectory.mask.shape
-    nodes = horizon + 1
-    learned = sampler.learns_backward
-    node, real = _packed_nodes(trajectory.mask, rows or batch_size * nodes, int(learned))
-    flat = jax.tree.map(
-        lambda leaf: leaf.reshape(batch_size * nodes, *leaf.shape[2:]), trajectory.states
-    )
-    state = jax.tree.map(lambda leaf: leaf[node], flat)
-    output = jax.vmap(sampler.output)(state)
+    place = layout(sampler, trajectory) if place is None else place
+    mask, size = trajectory.mask, place.node.shape[0]
+    node = place.node[: size if rows is None else rows]
+    state = jax.tree.map(lambda leaf: leaf[node], _flatten(trajectory.states, size))
+    output = jax.tree.map(lambda leaf: leaf[place.slot], jax.vmap(sampler.output)(state))
+    source = jax.tree.map(lambda leaf: leaf[:, :-1], trajectory.states)
+    target = jax.tree.map(lambda leaf: leaf[:, 1:], trajectory.states)
+    forward = output.forward[:, :-1]
+    backward = None if output.backward is None else output.backward[:, 1:]
 
-    # The edge out of node t is actions[t], the edge into it actions[t-1].
-    column = node % nodes
-    edge = (node // nodes) * horizon + jnp.minimum(column, horizon - 1)
-    actions = jax.tree.map(
-        lambda leaf: leaf.reshape(batch_size * horizon, *leaf.shape[2:]), trajectory.actions
-    )
-    log_pf = jax.vmap(
-        lambda s, p, a: env.forward_kernel(s, p).log_prob(a)
-    )(state, output.forward, jax.tree.map(lambda leaf: leaf[edge], actions))
-    log_pf = _spread(log_pf, node, real, batch_size, nodes)[:, :-1]
+    def log_pf(state: State, params: Array, action: Action) -> Float[Array, ""]:
+        return env.forward_kernel(state, params).log_prob(action)
 
-    if learned:
-        into = jnp.where(column > 0, edge - (column < horizon), edge)
-        log_pb = jax.vmap(lambda s, p, a: _scored_backward(sampler, s, p).log_prob(a))(
-            state, output.backward, jax.tree.map(lambda leaf: leaf[into], actions)
-        )
-        log_pb = _spread(log_pb, node, real, batch_size, nodes)[:, 1:]
-    else:
-        following = jax.tree.map(lambda leaf: leaf[node + 1], flat)
-        log_pb = jax.vmap(lambda s, a: _scored_backward(sampler, s, None).log_prob(a))(
-            following, jax.tree.map(lambda leaf: leaf[edge], actions)
-        )
-        log_pb = _spread(log_pb, node, real, batch_size, nodes)[:, :-1]
+    def log_pb(state: State, params: Array | None, action: Action) -> Float[Array, ""]:
+        if sampler.backward_scoring is None:
+            return env.backward_kernel(state, params).log_prob(action)
+        return sampler.backward_scoring(env, state, params).log_prob(action)
 
-    log_flow = None
-    if output.log_flow is not None:
-        log_flow = _spread(output.log_flow, node, real, batch_size, nodes)
+    log_flow = output.log_flow
+    if log_flow is not None:
         terminal = jax.vmap(jax.vmap(env.is_terminal))(trajectory.states)
         log_flow = jnp.where(terminal, log_reward[:, None], log_flow)
     return Scored(
-        log_pf=jnp.where(trajectory.mask, log_pf, 0),
-        log_pb=jnp.where(trajectory.mask, log_pb, 0),
+        log_pf=jnp.where(mask, _over_edges(log_pf)(source, forward, trajectory.actions), 0),
+        log_pb=jnp.where(mask, _over_edges(log_pb)(target, backward, trajectory.actions), 0),
         log_flow=log_flow,
         log_z=sampler.log_z,
         log_reward=log_reward,
-        mask=trajectory.mask,
+        mask=mask,
         weight=weight,
     )
 
 
-def num_rows(sampler: Sampler, mask: Bool[Array, "B T"]) -> Int[Array, ""]:
-    """Number of states that `score` has to evaluate."""
-    extra = mask.shape[0] if sampler.learns_backward else 0
-    return jnp.sum(mask, dtype=jnp.int32) + extra
+def _over_edges(function: Callable[..., Array]) -> Callable[..., Array]:
+    return jax.vmap(jax.vmap(function))
+
+
+def _flatten(states: State, size: int) -> State:
+    return jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[2:]), states)
+
+
+def _twins(
+    states: State, wanted: Bool[Array, " nodes"], row: Int[Array, " nodes"]
+) -> Int[Array, " nodes"]:
+    """For each wanted state the number of one equal to it, the same for all that are equal.
+
+    A hash table without probing: a state that loses its place to a different one stands for
+    itself, which costs a row and no more.
+    """
+    size = row.shape[0]
+    length = 2 ** (2 * size - 1).bit_length()
+    bucket = (jax.vmap(fingerprint)(states)[:, 0] % length).astype(jnp.int32)
+    bucket = jnp.where(wanted, bucket, length)
+    # The largest number wins, in whatever order a device writes.
+    table = jnp.zeros(length, jnp.int32).at[bucket].max(row, mode="drop")
+    candidate = table.at[bucket].get(mode="clip")
+    equal = wanted
+    for leaf in jax.tree.leaves(states):
+        same = leaf[candidate] == leaf
+        equal = equal & jnp.all(same, axis=tuple(range(1, same.ndim)))
+    return jnp.where(equal, candidate, row)
 
 
 def row_sizes(batch_size: int, horizon: int) -> tuple[int, ...]:
-    """Sizes offered to `score`, each about a third above the one below."""
+    """Values of `rows` worth compiling for `score`, each about a third above the one below."""
     sizes = [batch_size * (horizon + 1)]
     while sizes[-1] > 160:
         sizes.append(-(-int(sizes[-1] / 1.35) // 32) * 32)
     return tuple(reversed(sizes))
 
 
-def _scored_backward(sampler: Sampler, state: State, params: Array | None) -> Kernel:
-    if sampler.backward_scoring is None:
-        return sampler.environment.backward_kernel(state, params)
-    return sampler.backward_scoring(sampler.environment, state, params)
-
-
-def _packed_nodes(
-    mask: Bool[Array, "B T"], rows: int, extra: int
-) -> tuple[Int[Array, " rows"], Bool[Array, " rows"]]:
-    """Numbers b·(T+1)+t of the states at which real edges start (with `extra` = 1, also of
-    the last state), packed to the front of `rows`; and which of the rows are real."""
-    batch_size, horizon = mask.shape
-    count = jnp.sum(mask, axis=1, dtype=jnp.int32) + extra
-    # The mask of a trajectory is one run, so its first True and its length say all.
-    first = jnp.argmax(mask, axis=1).astype(jnp.int32)
-    ends = jnp.cumsum(count)
-    row = jnp.arange(rows, dtype=jnp.int32)
-    owner = jnp.sum(ends <= row[:, None], axis=1, dtype=jnp.int32)
-    real = owner < batch_size
-    owner = jnp.minimum(owner, batch_size - 1)
-    column = first[owner] + row - (ends - count)[owner]
-    return jnp.where(real, owner * (horizon + 1) + column, 0), real
-
-
-def _spread(
-    values: Float[Array, " rows"],
-    node: Int[Array, " rows"],
-    real: Bool[Array, " rows"],
-    batch_size: int,
-    nodes: int,
-) -> Float[Array, "B nodes"]:
-    """Put one value a row back at its place in the batch, 0 elsewhere."""
-    place = jnp.where(real, node, batch_size * nodes)
-    flat = jnp.zeros(batch_size * nodes, values.dtype)
-    return flat.at[place].set(values, mode="drop").reshape(batch_size, nodes)
-
-
 def _lane_widths(batch_size: int) -> tuple[int, ...]:
     """Widths of the stages of a rollout. Below 4 lanes a step costs its overhead, not its
-    arithmetic, so that is where packing ends."""
+    arithmetic, so that is where packing ends.
+    """
     return tuple(w for w in (batch_size, batch_size // 2, batch_size // 4) if w >= 4) or (
         batch_size,
     )
@@ -388,7 +399,7 @@ def _batch_first(tree: PyTree) -> PyTree:
 def _write_row(buffer: PyTree, rows: PyTree, t: Int[Array, ""] | int) -> PyTree:
     """Write [width, ...] at time t into the first lanes of [T, B, ...]."""
     return jax.tree.map(
-        lambda b, r: lax.dynamic_update_slice(b, r[None], (t,) + (0,) * (b.ndim - 1)), buffer, rows
+        lambda b, r: lax.dynamic_update_slice_in_dim(b, r[None], t, axis=0), buffer, rows
     )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from . import replay as replay_buffer
 from ._experiment import Experiment, OptimiserConfig, traced_numbers
-from ._sampler import Sampler, num_rows, row_sizes, score
+from ._sampler import Layout, Sampler, layout, row_sizes, score
 from ._types import Objective, ObjectiveOutput, Target, Trajectory
 from .behaviours import Agents, Proposal
 from .networks import MLPConfig
@@ -93,7 +93,8 @@ def step(experiment: Experiment, state: TrainState) -> tuple[TrainState, StepInf
 
 def ask(experiment: Experiment, state: TrainState) -> Proposal:
     """The next batch, with a leading axis [S]. Its objects are
-    `didact.objects(experiment, proposal)`; where `fresh`, their log-reward is wanted."""
+    `didact.objects(experiment, proposal)`; where `fresh`, their log-reward is wanted.
+    """
     return _ask_seeds(traced_numbers(experiment), state)
 
 
@@ -101,7 +102,8 @@ def tell(
     experiment: Experiment, state: TrainState, proposal: Proposal, log_reward: Float[Array, "S B"]
 ) -> tuple[TrainState, StepInfo]:
     """Learn from a proposal and the log-rewards of its objects (for replayed ones, those
-    that the proposal holds)."""
+    that the proposal holds).
+    """
     return _tell_seeds(traced_numbers(experiment), state, proposal, log_reward)
 
 
@@ -130,6 +132,7 @@ def update(
     optimiser: OptimiserConfig,
     objective: Objective,
     trajectory: Trajectory,
+    place: Layout,
     log_reward: Float[Array, " B"],
     weight: Float[Array, " B"],
 ) -> tuple[Agent, ObjectiveOutput, Float[Array, ""], Float[Array, ""]]:
@@ -139,40 +142,40 @@ def update(
     """
     params, rest = eqx.partition(agent.sampler, eqx.is_inexact_array)
     (loss, output), grads = _loss_and_gradient(
-        params, rest, objective, trajectory, log_reward, weight
+        params, rest, objective, trajectory, place, log_reward, weight
     )
     updates, opt_state = optimiser.build().update(grads, agent.opt_state, params)
-    sampler = eqx.combine(optax.apply_updates(params, updates), rest)
+    sampler = eqx.combine(eqx.apply_updates(params, updates), rest)
     return Agent(sampler, opt_state), output, loss, optax.global_norm(grads)
 
 
-def _loss_and_gradient(params, rest, objective, trajectory, log_reward, weight):
+def _loss_and_gradient(params, rest, objective, trajectory, place, log_reward, weight):
     """Loss, output and gradient, with the network run on about as many rows as there are
-    real states: the program holds one branch a size."""
+    distinct states: the program holds one branch a size.
+    """
     dynamic, static = eqx.partition((rest, objective), eqx.is_array)
     sizes = row_sizes(*trajectory.mask.shape)
 
-    def evaluate(params, dynamic, trajectory, log_reward, weight):
+    def evaluate(params, dynamic, trajectory, place, log_reward, weight):
         rest, objective = eqx.combine(dynamic, static)
 
         def loss_fn(params, rows: int):
-            scored = score(eqx.combine(params, rest), trajectory, log_reward, weight, rows)
-            output = objective(scored)
+            sampler = eqx.combine(params, rest)
+            output = objective(score(sampler, trajectory, log_reward, weight, place, rows))
             total = jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
             return jnp.sum(weight * output.loss) / total, output
 
-        rows = num_rows(eqx.combine(params, rest), trajectory.mask)
         branches = [
             lambda p, rows=rows: jax.value_and_grad(loss_fn, has_aux=True)(p, rows)
             for rows in sizes
         ]
-        return lax.switch(jnp.sum(rows > jnp.asarray(sizes)), branches, params)
+        return lax.switch(jnp.sum(place.count > jnp.asarray(sizes)), branches, params)
 
     # On a CPU a product for one seed already fills the cores, so seeds take turns and each
     # pays only for its own rows; on an accelerator they run side by side.
     if jax.default_backend() == "cpu":
         evaluate = jax.custom_batching.sequential_vmap(evaluate)
-    return evaluate(params, dynamic, trajectory, log_reward, weight)
+    return evaluate(params, dynamic, trajectory, place, log_reward, weight)
 
 
 @eqx.filter_jit
@@ -241,12 +244,11 @@ def _ask_seed(experiment, state: SeedState, number: Int[Array, ""], axis_name) -
         state.student.sampler,
         None if state.teacher is None else state.teacher.sampler,
         state.replay,
+        None if experiment.replay is None else experiment.replay.draw_offset,
     )
     # Keys depend on the number of the step alone: a resumed run draws what it would have.
     key = jax.random.fold_in(state.key, number)
-    return experiment.behaviour(
-        agents, key, number, experiment.batch_size, axis_name=axis_name
-    )
+    return experiment.behaviour(agents, key, number, experiment.batch_size, axis_name=axis_name)
 
 
 def _reward_seed(experiment: Experiment, proposal: Proposal) -> Float[Array, " B"]:
@@ -263,17 +265,25 @@ def _tell_seed(
     experiment: Experiment, state: SeedState, proposal: Proposal, log_reward: Float[Array, " B"]
 ) -> tuple[SeedState, StepInfo]:
     trajectory, weight = proposal.trajectory, proposal.weight
+    place = layout(state.student.sampler, trajectory)
     student, output, loss, grad_norm = update(
-        state.student, experiment.optimiser, experiment.objective, trajectory, log_reward, weight
+        state.student,
+        experiment.optimiser,
+        experiment.objective,
+        trajectory,
+        place,
+        log_reward,
+        weight,
     )
     teacher, teacher_loss, teacher_log_reward = state.teacher, None, None
-    if teacher is not None:
+    if teacher is not None and experiment.teacher_reward is not None:
         teacher_log_reward = experiment.teacher_reward(output, log_reward, trajectory.mask)
         teacher, _, teacher_loss, _ = update(
             teacher,
             experiment.teacher_optimiser or experiment.optimiser,
             experiment.teacher_objective or experiment.objective,
             trajectory,
+            place,
             teacher_log_reward,
             weight,
         )
@@ -322,19 +332,20 @@ def _remember(
     output: ObjectiveOutput,
     teacher_log_reward: Float[Array, " B"] | None,
 ) -> Replay | None:
-    if state.replay is None or experiment.replay is None:
+    config = experiment.replay
+    if state.replay is None or config is None:
         return None
     delta = output.residual
     priority = {
         "none": jnp.zeros_like(log_reward),
         "reward": log_reward,
         "teacher": teacher_log_reward,
-        "loss": (1 + experiment.replay.asymmetry * (delta > 0)) * jnp.square(delta),
-    }[experiment.replay.priority]
+        "loss": (1 + config.asymmetry * (delta > 0)) * jnp.square(delta),
+    }[config.priority]
     keep = proposal.weight > 0
 
     def refresh(buffer: Replay) -> Replay:
-        if not experiment.replay.refresh:
+        if not config.refresh:
             return buffer
         return replay_buffer.add(buffer, x, log_reward, priority, keep, renew_age=False)
 

@@ -115,7 +115,8 @@ class Environment(eqx.Module):
     @abc.abstractmethod
     def features(self, state: State) -> Array:
         """What a network sees: a real vector, or integers below `feature_size` that are
-        looked up and summed (a multi-hot vector given by its indices)."""
+        looked up and summed (a multi-hot vector given by its indices).
+        """
 
     @abc.abstractmethod
     def forward_kernel(self, state: State, params: Float[Array, " forward"]) -> Kernel:

@@ -1,7 +1,6 @@
 """Files that hold arrays: checkpoints of a run, and trained samplers. Nothing is pickled."""
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def save_sampler(path: str | Path, sampler: Sampler, **facts: str | int) -> None
     aside = path.with_name(path.name + ".partial")
     with aside.open("wb") as file:
         np.savez(file, allow_pickle=False, header=text, **arrays)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def load_sampler(path: str | Path) -> Sampler:

@@ -16,13 +16,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from ._version import __version__
-
-_Options = TypeVar("_Options")
 
 
 class BadInput(Exception):
@@ -289,7 +287,7 @@ _USAGE = f"""didact {__version__}: amortized samplers, taught where they are wro
 didact COMMAND --help shows the options of a command."""
 
 
-def _parse(options: type[_Options], words: str, arguments: list[str]) -> _Options:
+def _parse(options: type[Any], words: str, arguments: list[str]) -> Any:
     """Parse options; tyro's boxed errors become one line."""
     default = _stored_options(arguments) if options is TrainGrid else None
     errors = io.StringIO()
@@ -299,8 +297,8 @@ def _parse(options: type[_Options], words: str, arguments: list[str]) -> _Option
                 options,
                 prog=f"didact {words}",
                 args=arguments,
-                **({} if default is None else {"default": default}),
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.FlagConversionOff)[:1],
+                default=default,
+                config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as end:
         if end.code in (0, None):

@@ -5,7 +5,6 @@ row, `kind` "train" or "evaluation". Values that depend on the clock stand under
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +27,7 @@ class MetricsLog:
         # Written aside and renamed: a crash leaves the old record or the new one.
         aside = path.with_suffix(".partial")
         aside.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-        os.replace(aside, path)
+        aside.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: Mapping[str, Any]) -> None:

@@ -23,8 +23,9 @@ class ReplayConfig(eqx.Module):
 
     **Arguments:** `capacity`: distinct objects kept; `priority`: "none" draws uniformly,
     "reward" (PRT) by log R, "teacher" (PER) by the Teacher's log-reward, "loss" by
-    (1 + `asymmetry`·1[δ > 0])·δ²; `rank_offset` k: the object of rank r is drawn with weight 1/(k·N + r), N the present
-    size (None draws uniformly); `refresh`: whether replayed objects get their new priority (their age stays).
+    (1 + `asymmetry`·1[δ > 0])·δ²; `rank_offset` k: the object of rank r is drawn with weight
+    1/(k·N + r), N the present size (None draws uniformly); `refresh`: whether replayed objects
+    get their new priority (their age stays).
     """
 
     capacity: int = eqx.field(static=True)
@@ -38,14 +39,18 @@ class ReplayConfig(eqx.Module):
             raise ValueError(f"A replay buffer needs capacity >= 1, got {self.capacity}.")
         if self.priority not in ("none", "reward", "teacher", "loss"):
             raise ValueError(
-                "priority must be 'none', 'reward', 'teacher' or 'loss', "
-                f"got {self.priority!r}."
+                f"priority must be 'none', 'reward', 'teacher' or 'loss', got {self.priority!r}."
             )
         # Traced values were checked when they were plain numbers.
         if isinstance(self.rank_offset, float | int) and not self.rank_offset > 0:
             raise ValueError(f"rank_offset must be > 0, got {self.rank_offset}.")
         if isinstance(self.asymmetry, float | int) and not self.asymmetry >= 0:
             raise ValueError(f"asymmetry must be >= 0, got {self.asymmetry}.")
+
+    @property
+    def draw_offset(self) -> Float[Array, ""] | float | None:
+        """What `sample` takes: `rank_offset`, None where no priority ranks the objects."""
+        return None if self.priority == "none" else self.rank_offset
 
 
 class Replay(eqx.Module):
@@ -89,16 +94,16 @@ def add(
     `renew_age=False` nothing is added: only what the buffer holds is updated.
     """
     capacity = replay.rank.shape[0]
-    fingerprint = jax.vmap(_fingerprint)(x)
+    codes = jax.vmap(fingerprint)(x)
     order = jnp.arange(priority.shape[0])
-    same = jnp.all(fingerprint[:, None] == fingerprint[None, :], axis=-1)
+    same = jnp.all(codes[:, None] == codes[None, :], axis=-1)
     keep = jnp.ones_like(order, bool) if keep is None else keep
     keep = keep & ~jnp.any(same & keep[None, :] & (order[None, :] > order[:, None]), axis=1)
 
     occupied = jnp.arange(capacity) < replay.size
     match = (
-        (fingerprint[:, None, 0] == replay.fingerprint[:, 0])
-        & (fingerprint[:, None, 1] == replay.fingerprint[:, 1])
+        (codes[:, None, 0] == replay.fingerprint[:, 0])
+        & (codes[:, None, 1] == replay.fingerprint[:, 1])
         & occupied
     )
     held = jnp.any(match, axis=1) & keep
@@ -146,7 +151,7 @@ def add(
 
     return Replay(
         x=jax.tree.map(write, replay.x, x),
-        fingerprint=write(replay.fingerprint, fingerprint),
+        fingerprint=write(replay.fingerprint, codes),
         log_reward=write(replay.log_reward, log_reward),
         priority=write(replay.priority, priority),
         rank=rank.astype(jnp.int32),
@@ -183,7 +188,8 @@ def _rank_from_uniform(
     uniform: Float[Array, " B"], size: Int[Array, ""], rank_offset: Float[Array, ""] | float
 ) -> Int[Array, " B"]:
     """Invert the cumulative distribution of ranks, which digamma gives in closed form:
-    sum of 1/(a + r) over r < n is psi(a + n) - psi(a)."""
+    sum of 1/(a + r) over r < n is psi(a + n) - psi(a).
+    """
     a = rank_offset * jnp.maximum(size, 1)
     low, high = digamma(a), digamma(a + size)
     wanted = low + uniform * (high - low)
@@ -199,7 +205,7 @@ def _rank_from_uniform(
     return jnp.clip(rank, 0, jnp.maximum(size - 1, 0))
 
 
-def _fingerprint(x: Sample) -> UInt32[Array, " 2"]:
+def fingerprint(x: Sample) -> UInt32[Array, " 2"]:
     """64 bits that tell objects apart: among 10^6 objects, two agree with a chance of 3e-8."""
     words = jnp.concatenate([_words(leaf) for leaf in jax.tree.leaves(x)])
 
@@ -226,4 +232,4 @@ def _avalanche(word: UInt32[Array, ""]) -> UInt32[Array, ""]:
     return word ^ (word >> 16)
 
 
-__all__ = ["Replay", "ReplayConfig", "add", "empty", "sample"]
+__all__ = ["Replay", "ReplayConfig", "add", "empty", "fingerprint", "sample"]

@@ -6,7 +6,6 @@
 import dataclasses
 import datetime
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +104,8 @@ class Run:
     def evaluate(self, *, num_draws: int = 100_000) -> dict[str, Any]:
         """The verdict on the newest checkpoint, as lists over seeds; written to
         `evaluation.json` too. Exact where the states can be enumerated, else by samples,
-        with the `reason`."""
+        with the `reason`.
+        """
         state = self.state()
         return _evaluate_run(self.path, self.experiment, self.seeds, state, num_draws)
 
@@ -172,7 +172,9 @@ def finished(run: Run) -> bool:
     return bool(done) and int(done[-1].name) >= run.experiment.steps
 
 
-def _open(path: Path, experiment: Experiment, seeds: tuple[int, ...], summary: Mapping) -> Run:
+def _open(
+    path: Path, experiment: Experiment, seeds: tuple[int, ...], summary: Mapping[str, Any]
+) -> Run:
     """The run that a folder holds, if it is this one; a new one in an empty folder."""
     wanted = to_json(experiment)
     if (path / "config.json").exists():
@@ -209,7 +211,9 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     env, target = experiment.environment, experiment.target
     facts = {
         "environment": f"{type(env).__name__}"
-        + "".join(f" {name}={getattr(env, name)}" for name in ("dim", "side") if hasattr(env, name)),
+        + "".join(
+            f" {name}={getattr(env, name)}" for name in ("dim", "side") if hasattr(env, name)
+        ),
         "target": type(target).__name__,
         "title": f"{type(target).__name__} on {type(env).__name__}",
         "method": _method(experiment),
@@ -253,7 +257,9 @@ def _loop(
     experiment, path = run.experiment, run.path
     total, step = experiment.steps, int(state.step)
     capacity = max(1, -(-total // 200))
-    marks = {round(total * (i + 1) / evaluations) for i in range(evaluations)} if evaluations else set()
+    marks = (
+        {round(total * (i + 1) / evaluations) for i in range(evaluations)} if evaluations else set()
+    )
     log = MetricsLog(path / "metrics.jsonl", step=step)
     if step == 0 and evaluations:
         _evaluate_on_the_way(run, state, log)
@@ -345,7 +351,8 @@ def _verdict(experiment: Experiment, sampler: Sampler):
 
 def _snapshot(run: Run, step: int, laws: dict[str, np.ndarray]) -> None:
     """Keep the laws as pictures: the grid itself in up to 2 dimensions, else its pairwise
-    marginals."""
+    marginals.
+    """
     env = run.experiment.environment
     if not laws or not isinstance(env, EnumerableEnvironment):
         return
@@ -461,14 +468,14 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     aside = path.with_name(path.name + ".partial")
     text = json.dumps(finite_or_none(dict(value)), indent=2, allow_nan=False)
     aside.write_text(text + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def _save_npz(path: Path, **arrays: np.ndarray) -> None:
     aside = path.with_name(path.name + ".partial")
     with aside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 __all__ = ["Run", "RunError", "describe", "finished", "train"]

@@ -1,7 +1,6 @@
 """Draws from a trained run, streamed to a file in constant memory."""
 
 import contextlib
-import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -48,16 +47,14 @@ def write_samples(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".didact-") as folder:
         aside = Path(folder) / path.name
         (_write_npz if path.suffix == ".npz" else _write_csv)(aside, batches, n, on_progress)
-        os.replace(aside, path)
+        aside.replace(path)
     return path
 
 
 def _batches(
     samplers: dict[int, Sampler], target: Target, n: int, key_seed: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    shares = {
-        seed: n // len(samplers) + (i < n % len(samplers)) for i, seed in enumerate(samplers)
-    }
+    shares = {seed: n // len(samplers) + (i < n % len(samplers)) for i, seed in enumerate(samplers)}
     for seed, sampler in samplers.items():
         key = jax.random.fold_in(jax.random.key(key_seed), seed)
         for start in range(0, shares[seed], _BATCH):

@@ -121,4 +121,4 @@ def _require_numbers(reward: TeacherReward, eta: float, asymmetry: float = 0.0) 
         raise ValueError(f"{owner} needs asymmetry >= 0, got {asymmetry}.")
 
 
-__all__ = ["DoubleLog", "OneSided", "Plain"]
+__all__ = ["DoubleLog", "OneSided", "Plain", "TeacherReward"]

@@ -12,11 +12,14 @@ from ..replay import Replay
 
 
 class Agents(eqx.Module):
-    """Whom a behaviour may ask: the Student, and where there are, a Teacher and a buffer."""
+    """Whom a behaviour may ask: the Student, and where there are, a Teacher and a buffer, with
+    the `rank_offset` of `didact.replay.sample` (None: drawn uniformly).
+    """
 
     student: Sampler
     teacher: Sampler | None
     replay: Replay | None
+    rank_offset: Float[Array, ""] | float | None = None
 
 
 class Proposal(eqx.Module):

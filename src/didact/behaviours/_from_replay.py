@@ -10,12 +10,9 @@ from ._behaviour import Agents, Behaviour, Proposal, Source
 
 
 class FromReplay(Behaviour):
-    """Objects from the buffer, with trajectories drawn anew from the Student's P_B.
-
-    **Arguments:** `rank_offset` as in `didact.replay.ReplayConfig`; None draws uniformly.
+    """Objects from the buffer, as likely as its `didact.replay.ReplayConfig` says, with
+    trajectories drawn anew from the Student's P_B.
     """
-
-    rank_offset: float | None = 0.01
 
     @property
     def pattern(self) -> tuple[Source, ...]:
@@ -36,12 +33,12 @@ class FromReplay(Behaviour):
             raise ValueError("FromReplay needs a buffer: give the Experiment a replay.")
         draw_key, walk_key = jax.random.split(key)
         x, log_reward, real = replay.sample(
-            agents.replay, draw_key, batch_size, rank_offset=self.rank_offset
+            agents.replay, draw_key, batch_size, rank_offset=agents.rank_offset
         )
         return Proposal(
             trajectory=sample_backward(agents.student, walk_key, x, axis_name=axis_name),
             log_reward=log_reward,
-            weight=real.astype(jnp.float32),
+            weight=real.astype(log_reward.dtype),
             fresh=jnp.asarray(False),
             by_student=jnp.asarray(False),
         )

@@ -32,44 +32,46 @@ class Hypergrid(EnumerableEnvironment):
     dim: int = eqx.field(static=True)
     side: int = eqx.field(static=True)
 
-    def __check_init__(self):
-        if self.dim < 1:
-            raise ValueError(f"A hypergrid needs dim >= 1, got {self.dim}.")
-        if self.side < 2:
-            raise ValueError(f"A hypergrid needs side >= 2, got {self.side}.")
+    def __init__(self, dim: int, side: int):
+        if dim < 1:
+            raise ValueError(f"A hypergrid needs dim >= 1, got {dim}.")
+        if side < 2:
+            raise ValueError(f"A hypergrid needs side >= 2, got {side}.")
+        self.dim = dim
+        self.side = side
 
     @property
-    def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def num_steps(self) -> int:
         """Longest trajectory: all coordinates to side-2, then one edge more."""
         return self.dim * (self.side - 2) + 1
 
     @property
-    def feature_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def feature_size(self) -> int:
         """Length of the one-hot code of a position."""
         return self.dim * self.side
 
     @property
-    def forward_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def forward_size(self) -> int:
         """One logit an action."""
         return self.num_actions
 
     @property
-    def backward_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def backward_size(self) -> int:
         """One logit an action."""
         return self.num_actions
 
     @property
-    def num_actions(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def num_actions(self) -> int:
         """One a coordinate, and stop."""
         return self.dim + 1
 
     @property
-    def num_internal(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def num_internal(self) -> int:
         """Positions from which the walk goes on."""
         return (self.side - 1) ** self.dim
 
     @property
-    def num_terminal_states(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def num_terminal_states(self) -> int:
         """Stops anywhere inside, and the border cells."""
         return self.num_internal + self.dim * self._face
 

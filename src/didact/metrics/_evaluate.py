@@ -69,11 +69,12 @@ def draw_statistics(
     sampler: Sampler, target: Target, *, seed: int = 0, n: int = 100_000
 ) -> Verdict:
     """What the paper measures on n draws: `modes_reached`, and where the terminal states can
-    be enumerated the `empirical_l1` beside its floor, the score of a perfect sampler."""
+    be enumerated the `empirical_l1` beside its floor, the score of a perfect sampler.
+    """
     env = sampler.environment
     drawn = empirical.draws(sampler, target, jax.random.key(seed), n)
     mode = np.asarray(empirical.mode_indices(target, drawn.x))
-    reached = int(len(np.unique(mode[mode >= 0]))) if target.num_modes is not None else None
+    reached = len(np.unique(mode[mode >= 0])) if target.num_modes is not None else None
     verdict: Verdict = {
         "num_draws": n,
         "modes_reached": reached,

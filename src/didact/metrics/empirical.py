@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int, PRNGKeyArray
 from scipy.special import gammaln
 
-from .._sampler import Sampler, num_rows, row_sizes, sample_forward, score
+from .._sampler import Layout, Sampler, layout, row_sizes, sample_forward, score
 from .._types import EnumerableEnvironment, Sample, Target, Trajectory
 
 
@@ -32,11 +32,11 @@ class Draws(eqx.Module):
 
 def draw(sampler: Sampler, target: Target, key: PRNGKeyArray, batch_size: int) -> Draws:
     """One batch of independent draws from a sampler's policy."""
-    trajectory, count = _roll_out(sampler, key, batch_size)
+    trajectory, place = _roll_out(sampler, key, batch_size)
     # The network is run on about as many rows as there are states; a few sizes are compiled.
     sizes = row_sizes(*trajectory.mask.shape)
-    rows = next(size for size in sizes if size >= int(count))
-    return _score(sampler, target, trajectory, rows)
+    rows = next(size for size in sizes if size >= int(place.count))
+    return _score(sampler, target, trajectory, place, rows)
 
 
 def draws(
@@ -52,7 +52,8 @@ def draws(
 
 def summary(drawn: Draws) -> dict[str, float]:
     """Estimates from log weights w: `elbo` = mean w and its standard error, `log_z_estimate`
-    = log mean exp w (biased low), and `ess`, the effective share of the draws (0 to 1)."""
+    = log mean exp w (biased low), and `ess`, the effective share of the draws (0 to 1).
+    """
     weight = np.asarray(drawn.log_weight, np.float64)
     n = len(weight)
     log_total = np.logaddexp.reduce(weight)
@@ -91,23 +92,23 @@ def l1_floor(p: Float64[np.ndarray, " terminal"], n: int) -> float:
     q = p[inside]
     m = np.floor(n * q)
     log_choose = gammaln(n + 1) - gammaln(m + 2) - gammaln(n - m)
-    log_mad = (
-        np.log(2 * (m + 1)) + log_choose + (m + 1) * np.log(q) + (n - m) * np.log1p(-q)
-    )
+    log_mad = np.log(2 * (m + 1)) + log_choose + (m + 1) * np.log(q) + (n - m) * np.log1p(-q)
     return float(np.exp(log_mad).sum() / n / len(p))
 
 
 @eqx.filter_jit
 def _roll_out(sampler: Sampler, key: PRNGKeyArray, batch_size: int):
     trajectory = sample_forward(sampler, key, batch_size)
-    return trajectory, num_rows(sampler, trajectory.mask)
+    return trajectory, layout(sampler, trajectory)
 
 
 @eqx.filter_jit
-def _score(sampler: Sampler, target: Target, trajectory: Trajectory, rows: int) -> Draws:
+def _score(
+    sampler: Sampler, target: Target, trajectory: Trajectory, place: Layout, rows: int
+) -> Draws:
     x = jax.vmap(sampler.environment.sample_of)(trajectory.terminal)
     log_reward = jax.vmap(target.log_reward)(x)
-    scored = score(sampler, trajectory, log_reward, jnp.ones_like(log_reward), rows)
+    scored = score(sampler, trajectory, log_reward, jnp.ones_like(log_reward), place, rows)
     return Draws(x, log_reward, jnp.sum(scored.log_pf, 1), jnp.sum(scored.log_pb, 1))
 
 

@@ -114,6 +114,7 @@ def terminal_samples(env: EnumerableEnvironment) -> np.ndarray:
 def policy_table(sampler: Sampler) -> Float[Array, "states actions"]:
     """log P_F of every action at every internal state; about -1e9 for forbidden ones."""
     env = sampler.environment
+    assert isinstance(env, EnumerableEnvironment)
 
     def row(index: Int[Array, ""]) -> Float[Array, " actions"]:
         kernel = sampler.forward_kernel(env.state_at(index))

@@ -1,5 +1,9 @@
 """Objectives: a scored batch in, a loss and a residual per trajectory out."""
 
+from .._types import Objective as Objective
+from .._types import ObjectiveOutput as ObjectiveOutput
+from .._types import Regression as Regression
+from .._types import Scored as Scored
 from ._db import DB as DB
 from ._regression import Huber as Huber
 from ._regression import Linex as Linex
@@ -15,6 +19,10 @@ __all__ = [
     "TB",
     "Huber",
     "Linex",
+    "Objective",
+    "ObjectiveOutput",
+    "Regression",
+    "Scored",
     "ShiftedCosh",
     "Squared",
     "SubTB",

@@ -16,7 +16,8 @@ class Squared(Regression):
 
 class Huber(Regression):
     r"""Quadratic near 0, linear beyond `width`: $\rho = \delta^2$ for $|\delta| \le w$, else
-    $w(2|\delta| - w)$. It agrees with `Squared` inside, so learning rates carry over."""
+    $w(2|\delta| - w)$. It agrees with `Squared` inside, so learning rates carry over.
+    """
 
     width: float = 1.0
 
@@ -32,7 +33,8 @@ class Huber(Regression):
 
 class ShiftedCosh(Regression):
     r"""$\rho(\delta) = e^{\delta} + e^{-\delta} - 2$ (Hu et al., "Beyond squared error",
-    ICLR 2025), continued linearly where $|\delta| > $ `limit`."""
+    ICLR 2025), continued linearly where $|\delta| > $ `limit`.
+    """
 
     limit: float = 10.0
 

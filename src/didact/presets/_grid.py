@@ -76,7 +76,8 @@ def grid(
 
 def paper_steps(dim: int, side: int, *, buffered: bool) -> int:
     """The paper's number of gradient steps: with a buffer every second batch is replayed, so
-    twice as many see as many new objects."""
+    twice as many see as many new objects.
+    """
     base = 4_000
     if dim == 2 and side > 256:
         base = 8_000

@@ -54,13 +54,13 @@ class DeceptiveGrid(Target):
         return self._terminal_count(self.side - 1, 1)
 
     @property
-    def num_modes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def num_modes(self) -> int:
         """Number of terminal states with the mode bonus; each is a mode of its own."""
         _, in_mode = self._tables()
         return int(in_mode.sum()) ** self.dim
 
     @property
-    def log_z(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def log_z(self) -> float:
         """Logarithm of the sum of R over the terminal states, in nats."""
         return math.log(self._total()) - math.log(_UNIT)
 
@@ -73,8 +73,7 @@ class DeceptiveGrid(Target):
         """log R(x), in nats."""
         in_valley, in_mode = self._membership(x)
         plateau, valley, mode = (
-            math.log(value / _UNIT)
-            for value in (_BASE, _BASE + _VALLEY, _BASE + _VALLEY + _MODE)
+            math.log(value / _UNIT) for value in (_BASE, _BASE + _VALLEY, _BASE + _VALLEY + _MODE)
         )
         return jnp.where(in_mode, mode, jnp.where(in_valley, valley, plateau))
 
@@ -97,11 +96,12 @@ class DeceptiveGrid(Target):
             tenfold = 10 * np.abs(2 * s - last)
             return tenfold > 2 * last, (6 * last < tenfold) & (tenfold < 8 * last)
         u = np.abs(s.astype(np.float64) / last * 2 - 1)
-        return u > 0.2, (0.6 < u) & (u < 0.8)
+        return u > 0.2, (u > 0.6) & (u < 0.8)
 
     def _terminal_count(self, inside: int, at_border: int) -> int:
         """Terminal states whose coordinates lie in a set: `inside` of its values are below
-        H-1, and `at_border` (0 or 1) says whether H-1 belongs to it."""
+        H-1, and `at_border` (0 or 1) says whether H-1 belongs to it.
+        """
         return inside**self.dim + at_border * self.dim * inside ** (self.dim - 1)
 
     def _total(self) -> int:

@@ -27,7 +27,7 @@ class FromFunction(Target):
     log_z: float | None = eqx.field(static=True, default=None)
 
     @property
-    def num_modes(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def num_modes(self) -> None:
         """Unknown."""
         return None
 

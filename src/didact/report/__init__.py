@@ -1,0 +1,18 @@
+"""The report of a run: one self-contained page made from the files of a run folder.
+
+`write` reads a run folder (never a checkpoint, never JAX) and writes `report.html` and the
+figures beside it. The page works without JavaScript and loads nothing from anywhere.
+
+- `_read`: files to arrays, tolerant of whatever is missing.
+- `_numbers`: numbers to text.
+- `_verdict`: what each metric means, what a perfect sampler would score, and the verdict.
+- `_figures`: arrays to figures, pure functions.
+- `_gallery`: which figures a run gets, each with its alternative text and caption.
+- `_page`, `_appendix`, `_html`, `style.css`: the page.
+- `_write`: puts the page and the figures on disk.
+"""
+
+from ._read import RunData
+from ._write import write
+
+__all__ = ["RunData", "write"]

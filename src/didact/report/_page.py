@@ -1,0 +1,458 @@
+"""The page: a run and its pictures to one HTML document."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from . import _verdict as verdict
+from ._appendix import configuration, reproduce, shortened
+from ._gallery import Frame, Gallery, Picture
+from ._html import Html, markup, tag
+from ._numbers import (
+    count,
+    duration,
+    mean,
+    mean_and_error,
+    number,
+    one,
+    percent,
+)
+from ._read import RunData, scalar, section, values
+
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
+def page(run: RunData, pictures: Gallery, frames: Sequence[Frame]) -> str:
+    """The whole document; `frames` are those of `pictures` that it shows."""
+    title = _title(run)
+    chapters = [c for c in _chapters(run, pictures, frames) if c[2]]
+    head = markup(
+        Html('<meta charset="utf-8">'),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{title} · didact"),
+        tag("style", Html(Path(__file__).with_name("style.css").read_text("utf-8"))),
+    )
+    contents = tag(
+        "nav",
+        *(markup(tag("a", heading, href=f"#{key}"), " ") for key, heading, _ in chapters),
+        aria_label="Contents",
+    )
+    body = markup(
+        tag("header", _masthead(run, title), _verdict_box(run), _notes(run), contents),
+        tag(
+            "main",
+            *(tag("section", tag("h2", name), body, id=key) for key, name, body in chapters),
+        ),
+        tag("footer", tag("p", _footer(run))),
+    )
+    return "<!DOCTYPE html>\n" + tag("html", tag("head", head), tag("body", body), lang="en")
+
+
+def _chapters(
+    run: RunData, pictures: Gallery, frames: Sequence[Frame]
+) -> Iterable[tuple[str, str, Html]]:
+    yield "what", "What was trained", _explanation(run)
+    yield "verdict", "The verdict in numbers", _metrics(run)
+    yield "densities", "Target, Student, Teacher", _densities(run, pictures.densities)
+    yield "errors", "Where the Student is wrong", _errors(run, pictures.errors)
+    yield "course", "How they changed in training", _stepper(frames)
+    yield "modes", "Finding and holding", _modes(pictures.modes)
+    yield "training", "Training curves", _training(run, pictures.training)
+    yield "reproduce", "Reproduce", reproduce(run)
+    yield "configuration", "Configuration", configuration(run)
+
+
+def _title(run: RunData) -> str:
+    parts = [str(run.summary[k]) for k in ("task", "preset") if run.summary.get(k)]
+    return shortened(str(run.summary.get("title") or " · ".join(parts) or run.path.name))
+
+
+def _masthead(run: RunData, title: str) -> Html:
+    each = " per seed" if run.num_seeds > 1 else ""
+    facts = [
+        ("Seeds", _seeds(run)),
+        ("Gradient steps" + each, _amount(run, "gradient_steps", "steps")),
+        ("Reward calls" + each, _amount(run, "reward_calls", None)),
+        ("Training", _training_time(run)),
+        ("Environment", run.summary.get("environment")),
+        ("Target", run.summary.get("target")),
+    ]
+    items = (
+        tag("div", tag("dt", name), tag("dd", shortened(str(value))))
+        for name, value in facts
+        if value not in (None, "")
+    )
+    return markup(
+        tag("p", "didact · report of a training run", class_="kicker"),
+        tag("h1", title),
+        tag("dl", *items, class_="facts"),
+    )
+
+
+def _verdict_box(run: RunData) -> Html:
+    judged = verdict.judge(run)
+    remarks = tag("ul", *(tag("li", r) for r in judged.remarks)) if judged.remarks else Html()
+    return tag(
+        "div",
+        tag("p", judged.label, class_="grade"),
+        tag("p", judged.headline, class_="headline"),
+        _found_and_held(run),
+        remarks,
+        class_=f"verdict {judged.grade}",
+    )
+
+
+def _found_and_held(run: RunData) -> Html:
+    """Bars of the modes found and held, out of all modes, beside each other."""
+    modes = verdict.num_modes(run)
+    if not modes:
+        return Html()
+    rows = [
+        ("Found in training, by any path", "modes_found", "found"),
+        ("Found by the Student’s own paths", "modes_found_student", "found"),
+        ("Held by the trained Student", "modes_held", "held"),
+    ]
+    bars: list[Html] = []
+    for name, key, kind in rows:
+        found = mean(values(run.final, key))
+        if found is not None:
+            width = f"width:{min(100.0, max(0.0, 100 * found / modes)):.1f}%"
+            bar = tag("span", tag("span", class_=f"fill {kind}", style=width), class_="bar")
+            value = tag("b", f"{count(found)} of {number(modes)}")
+            bars.append(tag("div", tag("span", name), bar, value))
+    return tag("div", *bars, class_="bars") if bars else Html()
+
+
+def _notes(run: RunData) -> Html:
+    if not run.notes:
+        return Html()
+    return tag("ul", *(tag("li", note) for note in run.notes), class_="notes", role="note")
+
+
+def _explanation(run: RunData) -> Html:
+    summary = run.summary
+    method = summary.get("method")
+    terms = [
+        ("Target", _about_target(run)),
+        ("Mode", _about_modes(run)),
+        (
+            "Student",
+            "The sampler that is wanted in the end: a neural network that builds an object step "
+            + "by step. It learns from paths: how likely does it make this path, how likely "
+            + "should it be, and by how much must the network change?",
+        ),
+        ("Teacher", _about_teacher(run)),
+        (
+            "Found and held",
+            "A mode is found once any training path has ended in it, and held if the trained "
+            + "Student gives it at least half of the probability it should have. Finding takes "
+            + "one visit and can be forgotten; only what is held shows up in samples.",
+        ),
+    ]
+    cards = (tag("div", tag("dt", name), tag("dd", text)) for name, text in terms if text)
+    return markup(
+        tag(
+            "p",
+            "This run trained a sampler: a program that draws objects at random, each with a "
+            + "probability proportional to its reward, and so shows all good objects and not "
+            + "only the best one. The rewards are given; what is unknown is where they are high.",
+            class_="lead",
+        ),
+        tag("p", tag("b", "This run. "), shortened(str(method))) if method else Html(),
+        tag("dl", *cards, class_="terms"),
+    )
+
+
+def _about_target(run: RunData) -> str:
+    log_z = scalar(run.summary, "log_z")
+    text = (
+        "The distribution to be sampled: the probability of an object is its reward divided by "
+        + "Z, the sum of all rewards. "
+    )
+    if run.summary.get("task") == "grid":
+        dim, side = scalar(run.summary, "dim"), scalar(run.summary, "side")
+        ends = scalar(run.summary, "num_terminal_states")
+        text += (
+            f"Here an object is a cell of a {number(dim)}-dimensional grid of side "
+            + f"{number(side)}; a path starts in the corner, adds 1 to one coordinate at a time, "
+            + f"and stops. There are {number(ends)} cells to stop in. "
+        )
+    if log_z is not None:
+        text += (
+            f"Z is known (log Z = {number(log_z, digits=5)}), so the result can be checked "
+            + "exactly, not by eye."
+        )
+    return text
+
+
+def _about_modes(run: RunData) -> str:
+    modes, mass = verdict.num_modes(run), scalar(run.summary, "mode_mass")
+    if not modes:
+        return ""
+    share = f" They carry {percent(mass)} of the probability." if mass is not None else ""
+    return (
+        f"An object with a very high reward. There are {number(modes)}, in groups that lie "
+        + "apart, with next to no reward in between: a sampler that has learned one group gets "
+        + f"no hint of the others.{share}"
+    )
+
+
+def _about_teacher(run: RunData) -> str:
+    if run.has_teacher:
+        return (
+            "A second sampler, trained at the same time to propose paths on which the Student is "
+            + "wrong, above all those it takes too rarely. It moves on when the Student has "
+            + "learned, so it is not meant to look like the target."
+        )
+    return (
+        "A second sampler that proposes paths on which the Student is wrong. This run had none: "
+        + "the Student learned without one."
+    )
+
+
+def _metrics(run: RunData) -> Html:
+    rows = [m for m in verdict.METRICS if m.key in run.final]
+    if not rows:
+        return tag("p", "There is no evaluation in this folder.")
+    per_seed = ("Per seed",) if run.num_seeds > 1 else ()
+    head = ("Metric", "Perfect sampler", "Student", *per_seed, "Meaning")
+    table = tag(
+        "table",
+        tag("thead", tag("tr", *(tag("th", h, scope="col") for h in head))),
+        tag("tbody", *(_metric_row(m, run) for m in rows)),
+        class_="metrics",
+    )
+    return markup(tag("p", _metrics_lead(run)), table, _rule())
+
+
+def _metrics_lead(run: RunData) -> str:
+    final = run.final
+    spread = (
+        f"Mean ± standard error over {run.num_seeds} seeds. "
+        if run.num_seeds > 1
+        else "One seed: nothing here says how much another seed would differ. "
+    )
+    if final.get("exact") is True:
+        return spread + (
+            "Unless a row speaks of draws or of training, the numbers are exact: computed from "
+            + "the probabilities of all objects, without sampling."
+        )
+    reason = final.get("reason")
+    because = f": {shortened(reason)}" if isinstance(reason, str) and reason else "."
+    return f"{spread}These numbers are not exact{because}"
+
+
+def _metric_row(metric: verdict.Metric, run: RunData) -> Html:
+    entries = values(run.final, metric.key)
+    return tag(
+        "tr",
+        tag("th", metric.name, scope="row"),
+        tag("td", metric.perfect(run.final), data_label="Perfect sampler"),
+        tag(
+            "td", mean_and_error(entries, signed=metric.signed), data_label="Student", class_="own"
+        ),
+        tag(
+            "td",
+            ", ".join(one(v, signed=metric.signed) for v in entries),
+            data_label="Per seed",
+            class_="seeds",
+        )
+        if run.num_seeds > 1
+        else "",
+        tag("td", metric.meaning, class_="meaning"),
+    )
+
+
+def _rule() -> Html:
+    return tag(
+        "p",
+        f"“Close to the target” at the top means at least {percent(verdict.GOOD_HELD)} of the "
+        + f"modes held and a total variation of at most {verdict.GOOD_TV:g}; “far off” less than "
+        + f"{percent(verdict.POOR_HELD)} held or a total variation above {verdict.POOR_TV:g}. "
+        + "These lines are for orientation.",
+        class_="small",
+    )
+
+
+def _densities(run: RunData, pictures: Sequence[Picture]) -> Html:
+    if not pictures:
+        return Html()
+    moment = _moment(run)
+    text = f"How often each sampler ends in each cell, {moment}. "
+    if _one_dimensional(run):
+        return markup(tag("p", text), _grid(pictures, "charts"))
+    if run.marginal:
+        text = (
+            "The space has too many dimensions to draw, so each picture adds up the probability "
+            + f"over all but two coordinates, {moment}. "
+        )
+    text += "Target and Student share one colour scale: they should look the same."
+    if run.has_teacher:
+        text += (
+            " The Teacher has its own scale and other colours; it is bright where it believes "
+            + "the Student to be wrong."
+        )
+    return markup(tag("p", text), _grid(pictures, "panels"))
+
+
+def _one_dimensional(run: RunData) -> bool:
+    return run.target is not None and run.target.ndim == 2
+
+
+def _moment(run: RunData) -> str:
+    return f"first seed, step {run.snapshots[-1].step:,}"
+
+
+def _errors(run: RunData, pictures: Sequence[Picture]) -> Html:
+    if not pictures:
+        return Html()
+    text = f"For the {_moment(run)}. Blue is too little, orange too much, white is right. "
+    if run.marginal:
+        text += (
+            "These are marginals, so they show errors of whole groups of cells; a single missed "
+            + "mode can hide in them: the table above counts the modes one by one."
+        )
+    else:
+        text += (
+            "Weighed by probability, only errors that matter for samples have colour; relative "
+            + "errors show every cell alike, those that hardly ever occur included. Modes that "
+            + "the Student does not hold are outlined in black."
+        )
+    return markup(tag("p", text), _grid(pictures, "panels"))
+
+
+def _stepper(frames: Sequence[Frame]) -> Html:
+    if not frames:
+        return Html()
+    last = len(frames) - 1
+    steps: list[Html] = []
+    for i, frame in enumerate(frames):
+        checked = {"checked": ""} if i == last else {}
+        steps.append(
+            tag(
+                "div",
+                tag("input", type="radio", name="frame", id=f"frame-{i}", **checked),
+                tag("label", tag("span", f"{frame.step:,}"), for_=f"frame-{i}"),
+                tag(
+                    "div",
+                    tag(
+                        "p",
+                        _jump("◀ earlier", i - 1, last),
+                        tag("span", tag("b", f"Step {frame.step:,}"), tag("br"), frame.facts),
+                        _jump("later ▶", i + 1, last),
+                        class_="caption",
+                    ),
+                    _grid(frame.pictures, f"film film-{len(frame.pictures)}"),
+                    class_="frame",
+                ),
+                class_="step",
+            )
+        )
+    text = (
+        "Choose a moment, in gradient steps; the arrow keys work too. Colours as above. First "
+        + "seed; the numbers are means over the seeds."
+    )
+    return markup(
+        tag("p", text),
+        tag(
+            "div",
+            *steps,
+            class_="stepper",
+            style=f"--frames:{len(frames)}",
+            role="group",
+            aria_label="Moments of the training",
+        ),
+    )
+
+
+def _jump(text: str, index: int, last: int) -> Html:
+    """A label that selects another frame; empty at the ends."""
+    if not 0 <= index <= last:
+        return tag("span", class_="jump")
+    return tag("label", text, for_=f"frame-{index}", class_="jump")
+
+
+def _modes(pictures: Sequence[Picture]) -> Html:
+    if not pictures:
+        return Html()
+    text = (
+        "Modes visited at least once (found) can only grow. Modes held are what the Student "
+        + "could sample at that moment: where this curve stays below, or falls, training has "
+        + "seen what the Student has not kept. Thin lines are seeds, thick lines their mean."
+    )
+    return markup(tag("p", text), _grid(pictures, "charts"))
+
+
+def _training(run: RunData, pictures: Sequence[Picture]) -> Html:
+    if not pictures:
+        return Html()
+    text = (
+        "The loss is the squared mismatch between how likely the Student makes a path and how "
+        + "likely it should be, on the paths it was shown; thin lines are raw values of each "
+        + "seed, thick lines a running mean."
+    )
+    if run.has_teacher:
+        text += (
+            " The Teacher keeps proposing hard paths, so the Student’s loss need not fall "
+            + "steadily; the Teacher’s own target moves all the time."
+        )
+    return markup(tag("p", text), _grid(pictures, "charts"))
+
+
+def _grid(pictures: Sequence[Picture], kind: str) -> Html:
+    return tag(
+        "div",
+        *(
+            tag(
+                "figure",
+                tag("figcaption", p.title),
+                tag("img", src=_data(p.png), alt=p.alt),
+            )
+            for p in pictures
+        ),
+        class_=f"grid {kind}",
+    )
+
+
+def _data(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _seeds(run: RunData) -> str:
+    seeds = run.config.get("seeds")
+    listed = cast(list[object], seeds) if isinstance(seeds, list) else []
+    return ", ".join(str(s) for s in listed)
+
+
+def _amount(run: RunData, key: str, planned: str | None) -> str | None:
+    """A count per seed, from the final evaluation, the last metrics or the plan."""
+    for record in (run.final, *run.train[-1:]):
+        known = values(record, key)
+        if np.isfinite(known).any():
+            return number(mean(known))
+    plan = None if planned is None else scalar(run.summary, planned)
+    return None if plan is None else f"{number(plan)} planned"
+
+
+def _training_time(run: RunData) -> str | None:
+    seconds = scalar(run.final, "training_seconds")
+    if seconds is None and run.train:
+        seconds = scalar(section(run.train[-1], "time"), "seconds")
+    return None if seconds is None else duration(seconds)
+
+
+def _footer(run: RunData) -> str:
+    created = run.config.get("created")
+    when = f", run started {shortened(str(created))}" if created else ""
+    return (
+        f"didact {shortened(str(run.config.get('didact_version', '')))}{when}. This page is one "
+        + "file: it loads nothing and runs no script. Its figures are also in figures/."
+    )

@@ -1,0 +1,284 @@
+"""Read a run folder. Only `config.json` must be there and sound; the rest may be missing."""
+
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+Record: TypeAlias = Mapping[str, object]
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+FORMAT_VERSION = 1
+MAX_FRAMES = 12
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Terminal probabilities of the first seed at one step of training.
+
+    `student` and `teacher` are [n, side, side] (n = 1 in two dimensions, one marginal for each
+    pair of coordinates above), or [1, side] in one dimension.
+    """
+
+    step: int
+    student: Floats
+    teacher: Floats | None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run folder holds, as far as the report uses it.
+
+    `final` is the final evaluation; `target` has the shape of a snapshot's `student`; `modes`
+    is a mask over the cells of a two-dimensional target; `pairs` names the coordinates of each
+    panel, `marginal` says that they are marginals of a larger space; `notes` says what was
+    missing or unreadable.
+    """
+
+    path: Path
+    config: Record
+    train: tuple[Record, ...]
+    evaluations: tuple[Record, ...]
+    final: Record
+    target: Floats | None
+    modes: Bools | None
+    pairs: tuple[tuple[int, int], ...]
+    marginal: bool
+    snapshots: tuple[Snapshot, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def summary(self) -> Record:
+        """The short description of the run that `config.json` carries."""
+        return section(self.config, "summary")
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether anything in the folder comes from a Teacher."""
+        in_metrics = any(r.get("teacher_loss") is not None for r in self.train[-1:])
+        in_evaluations = any(r.get("teacher_mode_mass") is not None for r in self.evaluations[-1:])
+        return in_metrics or in_evaluations or any(s.teacher is not None for s in self.snapshots)
+
+    @property
+    def num_seeds(self) -> int:
+        """Number of seeds trained side by side."""
+        seeds = self.config.get("seeds")
+        return len(cast(Sequence[object], seeds)) if isinstance(seeds, list) else 1
+
+
+def read(run_dir: Path) -> RunData:
+    """Read the folder `run_dir`.
+
+    Raises:
+        ValueError: `config.json` is missing, unreadable or of a later format.
+    """
+    notes: list[str] = []
+    config = _read_config(run_dir / "config.json")
+    records = _read_lines(run_dir / "metrics.jsonl", notes)
+    evaluations = tuple(r for r in records if r.get("kind") == "evaluation")
+    final = _read_final(run_dir / "evaluation.json", evaluations, notes)
+    target, modes, pairs, marginal = _read_target(run_dir / "snapshots" / "target.npz", notes)
+    return RunData(
+        path=run_dir,
+        config=config,
+        train=tuple(r for r in records if r.get("kind") == "train"),
+        evaluations=evaluations,
+        final=final,
+        target=target,
+        modes=modes,
+        pairs=pairs,
+        marginal=marginal,
+        snapshots=tuple(_read_snapshots(run_dir / "snapshots", target, notes)),
+        notes=tuple(notes),
+    )
+
+
+def section(record: Record, key: str) -> Record:
+    """The object at `key`, empty if there is none."""
+    value = record.get(key)
+    return cast(Record, value) if isinstance(value, dict) else {}
+
+
+def scalar(record: Record, key: str) -> float | None:
+    """The finite number at `key` (the mean, if it is a list), or None."""
+    known = [v for v in values(record, key) if math.isfinite(v)]
+    return sum(known) / len(known) if known else None
+
+
+def values(record: Record, key: str) -> Floats:
+    """The numbers at `key`, one per seed; NaN where null or not a number."""
+    entry = record.get(key)
+    entries = cast(list[object], entry) if isinstance(entry, list) else [entry]
+    return np.array([_as_float(e) for e in entries], dtype=np.float64)
+
+
+def series(records: Iterable[Record], key: str) -> tuple[Floats, Floats]:
+    """The course of `key` in training: reward calls [n] and values [n, seeds].
+
+    Records without the key are left out; missing seeds are NaN.
+    """
+    rows = [(scalar(r, "reward_calls"), values(r, key)) for r in records if r.get(key) is not None]
+    known = [(x, y) for x, y in rows if x is not None and np.isfinite(y).any()]
+    seeds = max((y.size for _, y in known), default=0)
+    table = np.full((len(known), seeds), np.nan)
+    for row, (_, y) in zip(table, known, strict=True):
+        row[: y.size] = y
+    return np.array([x for x, _ in known], dtype=np.float64), table
+
+
+def _as_float(entry: object) -> float:
+    if isinstance(entry, int | float):
+        try:
+            number = float(entry)
+        except OverflowError:
+            return math.nan
+        return number if math.isfinite(number) else math.nan
+    return math.nan
+
+
+def _read_config(path: Path) -> Record:
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file, so this is no run folder; "
+            + "give the folder that `didact train --out` wrote"
+        )
+    try:
+        config = _read_object(path)
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{path}: not a readable configuration ({error}); restore it from a copy or train again"
+        ) from error
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format_version is {version!r}, this version of didact reads "
+            + f"{FORMAT_VERSION}; use the version that wrote it (`didact_version` in the file)"
+        )
+    return config
+
+
+def _read_object(path: Path) -> Record:
+    content = cast(object, json.loads(path.read_text("utf-8")))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    return cast(Record, content)
+
+
+def _read_lines(path: Path, notes: list[str]) -> list[Record]:
+    """The objects of a file with one on each line; broken lines are counted, not fatal."""
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        notes.append("metrics.jsonl is missing: there are no curves of the training.")
+        return []
+    records: list[Record] = []
+    broken = 0
+    for index, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            content = cast(object, json.loads(line))
+        except (ValueError, RecursionError):
+            content = None
+        if isinstance(content, dict):
+            records.append(cast(Record, content))
+        elif index == len(lines) - 1:
+            notes.append("The last line of metrics.jsonl is cut off and was ignored.")
+        else:
+            broken += 1
+    if broken:
+        notes.append(f"{broken} unreadable line(s) of metrics.jsonl were ignored.")
+    return records
+
+
+def _read_final(path: Path, evaluations: Sequence[Record], notes: list[str]) -> Record:
+    """The final evaluation, or the last one of the training in its place."""
+    try:
+        return _read_object(path)
+    except FileNotFoundError:
+        problem = "evaluation.json is missing"
+    except _UNREADABLE:
+        problem = "evaluation.json cannot be read"
+    if evaluations:
+        step = scalar(evaluations[-1], "step")
+        at_step = "" if step is None else f" at step {step:,.0f}"
+        notes.append(
+            f"{problem}: the verdict is the last one of the training{at_step}. "
+            + "`didact evaluate` on this folder makes the final one."
+        )
+        return evaluations[-1]
+    notes.append(f"{problem}: `didact evaluate` on this folder makes it.")
+    return {}
+
+
+def _read_target(
+    path: Path, notes: list[str]
+) -> tuple[Floats | None, Bools | None, tuple[tuple[int, int], ...], bool]:
+    """The target's panels, its modes, the coordinates of each panel, whether it is a marginal."""
+    try:
+        arrays = _arrays(path)
+        target = _panels(arrays["target"])
+        marginal = arrays["target"].ndim == 3
+        modes = np.asarray(arrays["modes"], dtype=np.bool_) if "modes" in arrays else None
+        listed = np.asarray(arrays["pairs"], dtype=np.int64) if "pairs" in arrays else None
+    except FileNotFoundError:
+        return None, None, (), False
+    except _UNREADABLE:
+        notes.append("snapshots/target.npz cannot be read: there are no pictures of densities.")
+        return None, None, (), False
+    if modes is not None and (target.ndim != 3 or modes.shape != target.shape[1:]):
+        modes = None
+    pairs = [(0, 1)] if listed is None else [(int(p[0]), int(p[1])) for p in listed.reshape(-1, 2)]
+    pairs += [(0, 1)] * (target.shape[0] - len(pairs))
+    return target, modes, tuple(pairs), marginal
+
+
+def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """All arrays of an npz file; nothing in it is executed."""
+    with path.open("rb") as file:
+        loaded = cast(object, np.load(file, allow_pickle=False))
+        if not isinstance(loaded, NpzFile):
+            raise ValueError("it holds no named arrays")
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _panels(array: NDArray[np.generic]) -> Floats:
+    """Probabilities as [n, side, side], or as [1, side] in one dimension."""
+    panels = np.nan_to_num(np.asarray(array, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if panels.ndim not in (1, 2, 3) or panels.size == 0:
+        raise ValueError("not a density over cells")
+    return panels if panels.ndim == 3 else panels[None]
+
+
+def _read_snapshots(folder: Path, target: Floats | None, notes: list[str]) -> Iterable[Snapshot]:
+    """At most `MAX_FRAMES` snapshots, evenly spread, the first and the last among them."""
+    paths = sorted(p for p in folder.glob("*.npz") if p.stem.isdecimal())
+    keep = np.unique(np.linspace(0, len(paths) - 1, min(MAX_FRAMES, len(paths))).round())
+    unreadable = 0
+    for path in (paths[int(i)] for i in keep):
+        try:
+            arrays = _arrays(path)
+            student = _panels(arrays["student"])
+            teacher = _panels(arrays["teacher"]) if "teacher" in arrays else None
+        except _UNREADABLE:
+            unreadable += 1
+            continue
+        expected = student.shape if target is None else target.shape
+        if student.shape == expected and (teacher is None or teacher.shape == expected):
+            yield Snapshot(int(path.stem), student, teacher)
+        else:
+            unreadable += 1
+    if unreadable:
+        notes.append(f"{unreadable} snapshot(s) cannot be read and are left out.")
+    if not paths:
+        notes.append("There are no snapshots: the pictures of densities are left out.")

@@ -1,0 +1,245 @@
+"""What the metrics mean, what a perfect sampler would score, and the verdict in words."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._numbers import MISSING, count, mean, number, percent
+from ._read import Floats, Record, RunData, scalar, values
+
+# The lines between the three verdicts: share of the modes held, and total variation.
+GOOD_HELD, GOOD_TV = 0.95, 0.1
+POOR_HELD, POOR_TV = 0.5, 0.5
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the verdict table.
+
+    `perfect` maps the final evaluation to what a perfect sampler scores, as text; `signed`
+    metrics are differences, written with their sign.
+    """
+
+    key: str
+    name: str
+    meaning: str
+    perfect: Callable[[Record], str]
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict: `grade` is good, partial, poor or unknown; `remarks` are whole sentences."""
+
+    grade: str
+    label: str
+    headline: str
+    remarks: tuple[str, ...]
+
+
+def _constant(text: str) -> Callable[[Record], str]:
+    return lambda _: text
+
+
+def _from(key: str, digits: int = 3) -> Callable[[Record], str]:
+    return lambda final: number(scalar(final, key), digits=digits)
+
+
+def _expected_reached(final: Record) -> str:
+    """Modes among the draws of a perfect sampler, for modes of equal probability."""
+    modes, mass = scalar(final, "num_modes"), scalar(final, "mode_mass_target")
+    draws = scalar(final, "num_draws")
+    if not modes or mass is None or draws is None:
+        return MISSING
+    expected = modes * (1 - (1 - min(1.0, mass / modes)) ** draws)
+    return number(modes) if modes - expected < 0.5 else f"≈ {number(round(expected))}"
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "modes_held",
+        "Modes held",
+        "Modes to which the final Student gives at least half of the probability they should have.",
+        _from("num_modes"),
+    ),
+    Metric(
+        "mode_mass_recall",
+        "Mode-mass recall",
+        "Share of the modes’ probability that the Student reproduces, mode by mode; too much on "
+        + "one mode does not make up for too little on another.",
+        _constant("1"),
+    ),
+    Metric(
+        "mode_mass",
+        "Probability on modes",
+        "How often a sample of the Student is a mode.",
+        _from("mode_mass_target"),
+    ),
+    Metric(
+        "tv",
+        "Total variation",
+        "Share of the probability that lies in the wrong place: 0 is perfect, 1 is all of it. "
+        + "When the modes weigh little it stays small even if all are missed, so read it beside "
+        + "the rows above.",
+        _constant("0"),
+    ),
+    Metric(
+        "kl",
+        "KL divergence (nats)",
+        "Information lost when the Student stands in for the target, KL(target ‖ Student); "
+        + "missing a mode is punished hard.",
+        _constant("0"),
+    ),
+    Metric(
+        "jsd",
+        "Jensen–Shannon divergence (nats)",
+        "A symmetric distance between the two, at most log 2 = 0.693.",
+        _constant("0"),
+    ),
+    Metric(
+        "log_z",
+        "Learned log Z",
+        "The Student’s estimate of the logarithm of the sum of all rewards.",
+        _from("log_z_true", 5),
+    ),
+    Metric(
+        "log_z_error",
+        "Error of log Z",
+        "Learned minus true value; below 0 the Student has missed reward.",
+        _constant("0"),
+        signed=True,
+    ),
+    Metric(
+        "elbo",
+        "ELBO",
+        "A lower bound on log Z from the Student’s own samples; blind to modes it never samples.",
+        _from("log_z_true", 5),
+    ),
+    Metric(
+        "modes_found",
+        "Modes found in training",
+        "Modes visited at least once by any source of training paths. Says where training "
+        + "looked, not what the Student learned.",
+        _from("num_modes"),
+    ),
+    Metric(
+        "modes_found_student",
+        "… by the Student’s own paths",
+        "The part of it that the Student itself walked to.",
+        _from("num_modes"),
+    ),
+    Metric(
+        "modes_reached",
+        "Modes among final samples",
+        "Distinct modes among the draws used for the next row; a perfect sampler, too, can miss "
+        + "rare modes in so many draws.",
+        _expected_reached,
+    ),
+    Metric(
+        "empirical_l1",
+        "Empirical L1",
+        "Mean |p̂ − p| over all objects, p̂ counted from draws: the published measure. Its target "
+        + "is not 0 but the sampling noise of a perfect sampler.",
+        _from("empirical_l1_floor"),
+    ),
+)
+
+
+def judge(run: RunData) -> Verdict:
+    """The verdict on the final Student, in words that do not flatter."""
+    final = run.final
+    modes, tv = num_modes(run), mean(values(final, "tv"))
+    held = mean(values(final, "modes_held"))
+    if held is None and tv is None:
+        return Verdict("unknown", "Not judged", _not_judged(final), tuple(_found_only(run)))
+    grade = _grade(held / modes if held is not None and modes else None, tv)
+    label = {"good": "Close to the target", "partial": "Partly there", "poor": "Far off"}[grade]
+    return Verdict(grade, label, _headline(run), tuple(_remarks(run)))
+
+
+def num_modes(run: RunData) -> float | None:
+    """The number of modes of the target, if it is known."""
+    known = scalar(run.final, "num_modes")
+    return scalar(run.summary, "num_modes") if known is None else known
+
+
+def _grade(held: float | None, tv: float | None) -> str:
+    share, distance = 1.0 if held is None else held, 0.0 if tv is None else tv
+    if share >= GOOD_HELD and distance <= GOOD_TV:
+        return "good"
+    return "poor" if share < POOR_HELD or distance > POOR_TV else "partial"
+
+
+def _headline(run: RunData) -> str:
+    final, modes = run.final, num_modes(run)
+    held, tv = mean(values(final, "modes_held")), mean(values(final, "tv"))
+    error = mean(values(final, "log_z_error"))
+    parts: list[str] = []
+    if held is not None:
+        seeds = f" (mean over {run.num_seeds} seeds)" if run.num_seeds > 1 else ""
+        of_all = f" of {number(modes)}" if modes else ""
+        parts.append(f"The Student holds {count(held)}{of_all} modes{seeds}")
+    if tv is not None:
+        parts.append(f"total variation {number(tv, digits=2)}")
+    if error is not None:
+        parts.append(f"log Z off by {number(error, digits=2, signed=True)}")
+    sentence = "; ".join(parts) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def _remarks(run: RunData) -> list[str]:
+    final, modes = run.final, num_modes(run)
+    held, found = values(final, "modes_held"), values(final, "modes_found")
+    remarks: list[str] = []
+    if modes and np.isfinite(held).any() and np.isfinite(found).any():
+        remarks.append(_finding_and_holding(modes, held, found))
+    mass, target = mean(values(final, "mode_mass")), scalar(final, "mode_mass_target")
+    if mass is not None and target is not None:
+        remarks.append(
+            f"A sample of the Student is a mode in {percent(mass)} of cases; "
+            + f"it should be in {percent(target)}."
+        )
+    known = held[np.isfinite(held)]
+    if modes and known.size > 1 and np.ptp(known) > 0.1 * modes:
+        remarks.append(
+            f"The seeds disagree: from {number(known.min())} to {number(known.max())} modes held. "
+            + "A mean hides this; look at the seeds one by one."
+        )
+    return remarks
+
+
+def _finding_and_holding(modes: float, held: Floats, found: Floats) -> str:
+    kept, seen = mean(held) or 0.0, mean(found) or 0.0
+    seen_text = f"Training found {count(seen)} of {number(modes)} modes"
+    if seen - kept > 0.05 * modes:
+        return (
+            f"{seen_text}, but the trained Student holds only {count(kept)}: "
+            + "finding is not holding, and only what is held shows up in samples."
+        )
+    if kept - seen > 0.05 * modes:
+        return (
+            f"{seen_text}; the Student holds {count(kept)}, so it gives their due to "
+            + "some that it was never shown."
+        )
+    if seen < GOOD_HELD * modes:
+        return f"{seen_text}: the rest was never visited, which is why the Student misses it."
+    return f"{seen_text}, and the trained Student holds on to what was found."
+
+
+def _found_only(run: RunData) -> list[str]:
+    found, modes = mean(values(run.final, "modes_found")), num_modes(run)
+    if found is None:
+        return []
+    of_all = f" of {number(modes)}" if modes else ""
+    return [
+        f"Training found {count(found)}{of_all} modes. That says where training looked, "
+        + "not what the Student learned."
+    ]
+
+
+def _not_judged(final: Record) -> str:
+    reason = final.get("reason")
+    if isinstance(reason, str) and reason:
+        return f"No exact verdict: {reason}"
+    return "No exact verdict on this run yet: `didact evaluate` on this folder makes it."

@@ -1,0 +1,61 @@
+"""Put a report on disk: `report.html` and the PNG files of its figures."""
+
+import os
+from pathlib import Path
+
+from ._gallery import Frame, Gallery, gallery
+from ._page import page
+from ._read import RunData, read
+
+MAX_BYTES = 10_000_000
+
+
+def write(run_dir: Path) -> Path:
+    """Write `run_dir/report.html`, and the figures into `run_dir/figures/`.
+
+    The page is at most 10 MB, loads nothing and runs no script. It is written last and at once,
+    so that a report which exists is complete; an older one is replaced.
+
+    Args:
+        run_dir: a run folder; `config.json` must be there, everything else may be missing.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: `config.json` is missing or unreadable; the message says what to do.
+    """
+    run = read(Path(run_dir))
+    pictures = gallery(run)
+    for picture in pictures:
+        _save(run.path / "figures" / f"{picture.name}.png", picture.png)
+    path = run.path / "report.html"
+    _save(path, _fitting(run, pictures))
+    return path
+
+
+def _fitting(run: RunData, pictures: Gallery) -> bytes:
+    """The page, with fewer frames of the training if it would be too large."""
+    content = b""
+    for every in (1, 2, 4, 12, 0):
+        frames = _thin(pictures.frames, every)
+        content = page(run, pictures, frames).encode("utf-8", errors="replace")
+        if len(content) <= MAX_BYTES:
+            break
+    return content
+
+
+def _thin(frames: tuple[Frame, ...], every: int) -> tuple[Frame, ...]:
+    """Each `every`-th frame, counted from the last; none for 0."""
+    return frames[::-1][::every][::-1] if every else ()
+
+
+def _save(path: Path, content: bytes) -> None:
+    """Write through a temporary file, so that no half-written file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _ = temporary.write_bytes(content)
+        _ = temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

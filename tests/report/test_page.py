@@ -1,0 +1,248 @@
+"""The page as a reader and a browser see it."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from didact.report import _write, write
+from didact.report._read import read
+from didact.report._verdict import METRICS, judge
+
+from .conftest import MakeRun, write_json
+
+HOSTILE = "<script>alert(1)</script>\"' onload='x' $\\frac{ \ud800 \x1b[31m"
+VOID = {"br", "img", "input", "meta"}
+
+
+class Outline(HTMLParser):
+    """Collects tags and attributes, and fails if elements do not nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def outline(page: str) -> Outline:
+    parser = Outline()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def change_json(path: Path, **changes: object) -> None:
+    content = json.loads(path.read_text("utf-8"))
+    content.update(changes)
+    write_json(path, content)
+
+
+def test_page_loads_nothing_and_runs_nothing(grid_page: str) -> None:
+    parsed = outline(grid_page)
+    names = {tag for tag, _ in parsed.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base", "svg"}
+    for _, attributes in parsed.tags:
+        assert not any(key.startswith("on") for key in attributes)
+        assert (attributes.get("src") or "data:image/png").startswith("data:image/png")
+        assert (attributes.get("href") or "#").startswith("#")
+    assert not re.search(r"https?://|@import|url\(", grid_page)
+    (policy,) = [m for m in parsed.all("meta") if m.get("http-equiv")]
+    assert (policy["content"] or "").startswith("default-src 'none'; img-src data:")
+
+
+def test_every_link_label_and_picture_is_complete(grid_page: str) -> None:
+    parsed = outline(grid_page)
+    ids = [a["id"] for _, a in parsed.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert all((a["href"] or "")[1:] in ids for a in parsed.all("a"))
+    assert all(a["for"] in ids for a in parsed.all("label"))
+    assert all(len(a["alt"] or "") > 20 for a in parsed.all("img"))
+
+
+def test_frames_step_without_javascript(grid_page: str) -> None:
+    radios = outline(grid_page).all("input")
+    assert len(radios) == 12
+    assert {r["type"] for r in radios} == {"radio"}
+    assert {r["name"] for r in radios} == {"frame"}
+    assert ["checked" in r for r in radios] == [False] * 11 + [True]
+
+
+def test_every_metric_has_target_and_meaning(grid_run: Path, grid_page: str) -> None:
+    final = read(grid_run).final
+    for metric in METRICS:
+        assert metric.perfect(final) not in ("", "–")
+        assert len(metric.meaning) > 20
+        assert grid_page.count(f">{metric.name}</th>") == 1
+
+
+def test_verdict_says_held_and_found(grid_page: str) -> None:
+    assert "The Student holds" in grid_page
+    for name in ("Found in training, by any path", "Held by the trained Student"):
+        assert name in grid_page
+
+
+@pytest.mark.parametrize(
+    ("changes", "grade", "words"),
+    [
+        ({}, "good", "holds on to what was found"),
+        ({"modes_held": [0, 0, 0], "mode_mass": [0.0] * 3}, "poor", "finding is not holding"),
+        ({"modes_held": [6, 6, 6]}, "partial", "holds only 6"),
+        ({"modes_held": [9, 9, 9], "tv": [0.9] * 3}, "poor", "Training found"),
+        ({"modes_found": [3, 3, 3], "modes_held": [3, 3, 3]}, "poor", "never visited"),
+        ({"modes_found": [3, 3, 3]}, "good", "never shown"),
+        ({"modes_held": [9, 0, 9]}, "partial", "seeds disagree: from 0 to 9"),
+        ({"modes_held": [None] * 3, "tv": None}, "unknown", "says where training looked"),
+    ],
+)
+def test_verdict_is_honest(
+    run_copy: Path, changes: dict[str, object], grade: str, words: str
+) -> None:
+    few = {"num_modes": 9, "modes_found": [9, 9, 9], "modes_held": [9, 9, 9]}
+    change_json(run_copy / "evaluation.json", **(few | changes))
+    verdict = judge(read(run_copy))
+    assert verdict.grade == grade
+    assert words in " ".join(verdict.remarks)
+
+
+@pytest.mark.usefixtures("coarse")
+def test_reason_for_no_exact_verdict_is_shown(run_copy: Path) -> None:
+    nothing = {"tv": None, "kl": None, "jsd": None, "modes_held": None}
+    reason = "12 GB needed, 4 GB allowed"
+    change_json(run_copy / "evaluation.json", exact=False, reason=reason, **nothing)
+    page = write(run_copy).read_text("utf-8")
+    assert f"No exact verdict: {reason}" in page
+    assert "not available" in page
+
+
+@pytest.mark.usefixtures("coarse")
+def test_hostile_text_is_escaped(run_copy: Path, grid_page: str) -> None:
+    change_json(
+        run_copy / "config.json",
+        command=HOSTILE,
+        created=HOSTILE,
+        seeds=[HOSTILE],
+        summary={"title": HOSTILE, "method": HOSTILE, "task": HOSTILE, "num_modes": HOSTILE},
+        experiment={HOSTILE: {HOSTILE: [HOSTILE]}, "plain": HOSTILE},
+    )
+    change_json(run_copy / "evaluation.json", reason=HOSTILE, exact=False, tv=[HOSTILE, 0.5])
+    change_json(run_copy / "evaluation.json", versions={HOSTILE: HOSTILE}, num_draws=HOSTILE)
+    lines = [{"kind": "train", "step": HOSTILE, "loss": [HOSTILE], "reward_calls": HOSTILE}]
+    _ = (run_copy / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    parsed = outline(write(run_copy).read_text("utf-8"))
+    assert {tag for tag, _ in parsed.tags} <= {tag for tag, _ in outline(grid_page).tags}
+    assert not any(key.startswith("on") for _, attributes in parsed.tags for key in attributes)
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dim": 4, "side": 8},
+        {"dim": 1, "side": 32},
+        {"side": 16, "with_teacher": False, "seeds": 1},
+        {"side": 3, "quality": 0.0, "seeds": 2},
+    ],
+)
+def test_other_runs(tmp_path: Path, make_run: MakeRun, settings: dict[str, object]) -> None:
+    run = make_run(tmp_path / "run", **settings)
+    page = write(run).read_text("utf-8")
+    parsed = outline(page)
+    titles = {str(a["alt"]).split(".")[0] for a in parsed.all("img")}
+    assert any("Teacher" in t for t in titles) is settings.get("with_teacher", True)
+    assert ("This run had none" in page) is not settings.get("with_teacher", True)
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize(
+    ("missing", "word"),
+    [
+        ("evaluation.json", "evaluation.json is missing"),
+        ("metrics.jsonl", "metrics.jsonl is missing"),
+        ("snapshots", "There are no snapshots"),
+        ("snapshots/target.npz", "What was trained"),
+    ],
+)
+def test_missing_pieces_leave_a_page(run_copy: Path, missing: str, word: str) -> None:
+    path = run_copy / missing
+    _ = path.rename(run_copy.parent / "gone")
+    assert word in write(run_copy).read_text("utf-8")
+
+
+def test_only_a_configuration_leaves_a_page(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"format_version": 1})
+    page = write(tmp_path).read_text("utf-8")
+    _ = outline(page)
+    assert "No exact verdict on this run yet" in page
+
+
+def test_large_page_loses_frames_not_readers(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch, grid_page: str
+) -> None:
+    limit = len(grid_page) - 20_000
+    monkeypatch.setattr(_write, "MAX_BYTES", limit)
+    page = write(run_copy).read_bytes()
+    assert len(page) <= limit
+    radios = outline(page.decode()).all("input")
+    assert len(radios) == 6
+    assert "checked" in radios[-1]
+
+
+def test_large_noisy_run_fits(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "run", side=300, seeds=1, quality=0.4)
+    assert write(run).stat().st_size <= 10_000_000
+
+
+@pytest.mark.usefixtures("coarse")
+def test_figures_are_written_and_nothing_is_left_over(run_copy: Path) -> None:
+    assert write(run_copy) == run_copy / "report.html"
+    written = {p.relative_to(run_copy / "figures").as_posix() for p in run_copy.rglob("*.png")}
+    assert written >= {
+        "density-target.png",
+        "density-student.png",
+        "density-teacher.png",
+        "error-difference.png",
+        "error-ratio.png",
+        "modes-held.png",
+        "modes.png",
+        "quality.png",
+        "loss.png",
+        "log-z.png",
+        "frames/000012000-student.png",
+    }
+    assert not list(run_copy.rglob(".*"))
+
+
+@pytest.mark.usefixtures("coarse")
+def test_writing_twice_gives_the_same_page(run_copy: Path) -> None:
+    assert write(run_copy).read_bytes() == write(run_copy).read_bytes()
+
+
+def test_neither_pyplot_nor_jax_nor_settings_are_touched(run_copy: Path) -> None:
+    code = (
+        "import sys, types, pathlib, matplotlib\n"
+        "package = types.ModuleType('didact'); package.__path__ = [sys.argv[1]]\n"
+        "sys.modules['didact'] = package\n"
+        "before = dict(matplotlib.rcParams)\n"
+        "from didact.report import write\n"
+        "write(pathlib.Path(sys.argv[2]))\n"
+        "assert dict(matplotlib.rcParams) == before\n"
+        "assert 'matplotlib.pyplot' not in sys.modules and 'jax' not in sys.modules\n"
+    )
+    package = Path(_write.__file__).parents[1]
+    _ = subprocess.run([sys.executable, "-c", code, package, run_copy], check=True, timeout=120)
