@@ -158,15 +158,9 @@ def _loss_and_gradient(params, rest, objective, trajectory, place, log_reward, w
 
     def evaluate(params, dynamic, trajectory, place, log_reward, weight):
         rest, objective = eqx.combine(dynamic, static)
-
-        def loss_fn(params, rows: int):
-            sampler = eqx.combine(params, rest)
-            output = objective(score(sampler, trajectory, log_reward, weight, place, rows))
-            total = jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
-            return jnp.sum(weight * output.loss) / total, output
-
+        batch = (trajectory, place, log_reward, weight)
         branches = [
-            lambda p, rows=rows: jax.value_and_grad(loss_fn, has_aux=True)(p, rows)
+            lambda p, rows=rows: _loss_and_gradient_of(p, rest, objective, *batch, rows)
             for rows in sizes
         ]
         return lax.switch(jnp.sum(place.count > jnp.asarray(sizes)), branches, params)
@@ -176,6 +170,20 @@ def _loss_and_gradient(params, rest, objective, trajectory, place, log_reward, w
     if jax.default_backend() == "cpu":
         evaluate = jax.custom_batching.sequential_vmap(evaluate)
     return evaluate(params, dynamic, trajectory, place, log_reward, weight)
+
+
+# Its own `jit`, though inside another: Student and Teacher then share one trace.
+@eqx.filter_jit
+def _loss_and_gradient_of(
+    params, rest, objective, trajectory, place, log_reward, weight, rows: int
+):
+    def loss_fn(params):
+        sampler = eqx.combine(params, rest)
+        output = objective(score(sampler, trajectory, log_reward, weight, place, rows))
+        total = jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
+        return jnp.sum(weight * output.loss) / total, output
+
+    return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
 
 @eqx.filter_jit

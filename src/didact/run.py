@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _train, checkpoint, report
+from . import _train, checkpoint
 from ._config import from_json, to_json
 from ._experiment import Experiment
 from ._sampler import Sampler
@@ -27,6 +27,7 @@ from ._version import __version__
 from .logging import MetricsLog, ProgressBar, read_metrics
 from .metrics import (
     draw_statistics,
+    empirical,
     evaluate_by_samples,
     evaluate_exactly,
     exact,
@@ -97,6 +98,13 @@ class Run:
         """The Teacher of one seed (default: the first), where there is one."""
         return self.state().teacher(self._index(seed))
 
+    def sample(self, n: int, *, seed: int | None = None, key: int = 0) -> empirical.Draws:
+        """`n` independent draws of one seed's Student (default: the first), as NumPy arrays
+        with their scores: `x`, `log_reward`, `log_pf`, `log_pb`, `log_weight`.
+        """
+        student = self.student(seed)
+        return empirical.draws(student, self.experiment.target, jax.random.key(key), n)
+
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`, header included."""
         return list(read_metrics(self.path / "metrics.jsonl"))
@@ -111,6 +119,8 @@ class Run:
 
     def report(self) -> Path:
         """Write `report.html`, self-contained, and return its path."""
+        from . import report  # with matplotlib, which training must not wait for
+
         return report.write(self.path)
 
     def _index(self, seed: int | None) -> int:

@@ -11,6 +11,7 @@ from .._types import EnumerableEnvironment, Objective, Target
 from . import empirical, exact
 
 Verdict = dict[str, Any]
+_SCORED_DRAWS = 10_000
 
 
 def learned_log_z(sampler: Sampler, objective: Objective) -> float | None:
@@ -69,21 +70,23 @@ def draw_statistics(
     sampler: Sampler, target: Target, *, seed: int = 0, n: int = 100_000
 ) -> Verdict:
     """What the paper measures on n draws: `modes_reached`, and where the terminal states can
-    be enumerated the `empirical_l1` beside its floor, the score of a perfect sampler.
+    be enumerated the `empirical_l1` beside its floor, the score of a perfect sampler; and
+    what the weights of at most 10,000 draws say (`empirical.summary`).
     """
     env = sampler.environment
-    drawn = empirical.draws(sampler, target, jax.random.key(seed), n)
-    mode = np.asarray(empirical.mode_indices(target, drawn.x))
+    x = empirical.objects(sampler, jax.random.key(seed), n)
+    scored = empirical.draws(sampler, target, jax.random.key(seed), min(n, _SCORED_DRAWS))
+    mode = np.asarray(empirical.mode_indices(target, x))
     reached = len(np.unique(mode[mode >= 0])) if target.num_modes is not None else None
     verdict: Verdict = {
         "num_draws": n,
         "modes_reached": reached,
         "empirical_l1": None,
         "empirical_l1_floor": None,
-    } | {k: v for k, v in empirical.summary(drawn).items() if k != "elbo"}
+    } | {k: v for k, v in empirical.summary(scored).items() if k != "elbo"}
     if isinstance(env, EnumerableEnvironment) and exact.refusal(env) is None:
         p = np.exp(exact.truth(env, target).log_p)
-        numbers = np.asarray(empirical.terminal_numbers(env, drawn.x))
+        numbers = np.asarray(empirical.terminal_numbers(env, x))
         counts = np.bincount(numbers, minlength=len(p))
         verdict["empirical_l1"] = empirical.l1(counts, p)
         verdict["empirical_l1_floor"] = empirical.l1_floor(p, n)

@@ -50,6 +50,15 @@ def draws(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *batches)
 
 
+def objects(sampler: Sampler, key: PRNGKeyArray, n: int, *, batch_size: int = 512) -> Sample:
+    """`n` independent objects without their scores, as NumPy arrays: half the work of `draws`."""
+    batches = [
+        jax.tree.map(np.asarray, _objects(sampler, jax.random.fold_in(key, i), batch_size))
+        for i in range(-(-n // batch_size))
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *batches)
+
+
 def summary(drawn: Draws) -> dict[str, float]:
     """Estimates from log weights w: `elbo` = mean w and its standard error, `log_z_estimate`
     = log mean exp w (biased low), and `ess`, the effective share of the draws (0 to 1).
@@ -97,6 +106,12 @@ def l1_floor(p: Float64[np.ndarray, " terminal"], n: int) -> float:
 
 
 @eqx.filter_jit
+def _objects(sampler: Sampler, key: PRNGKeyArray, batch_size: int) -> Sample:
+    trajectory = sample_forward(sampler, key, batch_size)
+    return jax.vmap(sampler.environment.sample_of)(trajectory.terminal)
+
+
+@eqx.filter_jit
 def _roll_out(sampler: Sampler, key: PRNGKeyArray, batch_size: int):
     trajectory = sample_forward(sampler, key, batch_size)
     return trajectory, layout(sampler, trajectory)
@@ -119,6 +134,7 @@ __all__ = [
     "l1",
     "l1_floor",
     "mode_indices",
+    "objects",
     "summary",
     "terminal_numbers",
 ]

@@ -6,7 +6,7 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
 
 from .._types import Environment, PolicyOutput
 
@@ -74,7 +74,7 @@ class MLP(eqx.Module):
     """LeakyReLU layers, with heads for P_F, a learned P_B and log F side by side.
 
     Integer features are a multi-hot input given by its indices: the first product is then a
-    sum of rows of the weight, which costs no matrix product.
+    sum of rows of the weight.
     """
 
     layers: tuple[Layer, ...]
@@ -86,7 +86,7 @@ class MLP(eqx.Module):
         """Outputs at one state."""
         first, *rest = self.layers
         if self.integer_features:
-            hidden = jnp.sum(first.weight[features], axis=0) + first.bias
+            hidden = _multi_hot_product(first.weight, features) + first.bias
         else:
             hidden = features @ first.weight + first.bias
         for layer in rest:
@@ -101,3 +101,30 @@ class MLP(eqx.Module):
             backward=out[forward : forward + backward] if backward else None,
             log_flow=out[-1] if flow else None,
         )
+
+
+def _multi_hot_product(
+    weight: Inexact[Array, "vocabulary width"], features: Int[Array, " features"]
+) -> Inexact[Array, " width"]:
+    """The sum of the rows of `weight` that `features` names.
+
+    Its gradient is a scatter of rows, or the product with the multi-hot code: the code's
+    arithmetic grows with the vocabulary, the scatter's cost with the number of features,
+    and on a CPU they meet where there are about 50 times as many words as features.
+    """
+    if weight.shape[0] > 50 * features.shape[0]:
+        return jnp.sum(weight[features], axis=0)
+    return _summed_rows(weight, features)
+
+
+@jax.custom_jvp
+def _summed_rows(weight: Array, features: Array) -> Array:
+    return jnp.sum(weight[features], axis=0)
+
+
+@_summed_rows.defjvp
+def _summed_rows_jvp(primals, tangents):
+    weight, features = primals
+    words = jnp.arange(weight.shape[0], dtype=features.dtype)
+    code = jnp.sum(features[:, None] == words, axis=0, dtype=weight.dtype)
+    return _summed_rows(weight, features), code @ tangents[0]

@@ -78,11 +78,13 @@ class DeceptiveGrid(Target):
         return jnp.where(in_mode, mode, jnp.where(in_valley, valley, plateau))
 
     def mode_index(self, x: Int[Array, " dim"]) -> Int[Array, ""]:
-        """Number of the mode at x, -1 where there is none."""
+        """Number of the mode at x, -1 where there is none. From 2^31 modes on, which int32
+        cannot number, several share a number.
+        """
         _, in_mode = self._tables()
         rank = jnp.asarray(np.cumsum(in_mode) - 1, jnp.int32)
-        radix = [int(in_mode.sum()) ** k for k in reversed(range(self.dim))]
-        number = jnp.sum(rank[x] * jnp.asarray(radix, jnp.int32), dtype=jnp.int32)
+        radix = [int(in_mode.sum()) ** k % 2**31 for k in reversed(range(self.dim))]
+        number = jnp.sum(rank[x] * jnp.asarray(radix, jnp.int32), dtype=jnp.int32) & (2**31 - 1)
         return jnp.where(self._membership(x)[1], number, -1)
 
     def _membership(self, x: Int[Array, " dim"]) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
