@@ -63,7 +63,7 @@ def gallery(run: RunData) -> Gallery:
         if run.target.ndim == 2:
             densities.append(_density_lines(last, run.target, scales, "density"))
         else:
-            densities.extend(_densities(run, last, run.target, scales))
+            densities.extend(_densities(run, last, run.target, scales.at(last)))
             errors.extend(_errors(run, last, run.target))
         frames.extend(_frame(run, s, run.target, scales) for s in run.snapshots)
     return Gallery(
@@ -80,10 +80,17 @@ class _Scales:
 
     @staticmethod
     def of(run: RunData, target: Floats) -> "_Scales":
-        teachers = [s.teacher for s in run.snapshots if s.teacher is not None]
+        # An untrained Teacher stops at once: its peak would leave no colours for the rest.
+        teachers = [s.teacher for s in run.snapshots if s.teacher is not None and s.step > 0]
         return _Scales(
             Scale.of([target], _TARGET_DECADES), Scale.of(teachers or [target], _TEACHER_DECADES)
         )
+
+    def at(self, snapshot: Snapshot) -> "_Scales":
+        """The Teacher's scale for one moment: it is not compared with another."""
+        if snapshot.teacher is None:
+            return self
+        return _Scales(self.target, Scale.of([snapshot.teacher], _TEACHER_DECADES))
 
 
 def _densities(run: RunData, last: Snapshot, target: Floats, scales: _Scales) -> Iterable[Picture]:
