@@ -13,7 +13,6 @@ from types import FunctionType
 from typing import Any
 
 _HOMES = (
-    "_experiment",
     "behaviours",
     "environments",
     "networks",
@@ -21,6 +20,7 @@ _HOMES = (
     "replay",
     "targets",
     "teacher",
+    "_experiment",  # last: it imports names from the others
 )
 
 

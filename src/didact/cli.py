@@ -186,10 +186,13 @@ def _train_grid(options: TrainGrid) -> int:
 
 
 def _summary(options: TrainGrid) -> dict[str, Any]:
+    # What defines the run is always spelled out: a later version may have other defaults.
+    spelled = ("preset", "dim", "side", "seeds", "seed")
     stored = {
         field.name: str(value) if isinstance(value, Path) else value
         for field in dataclasses.fields(options)
-        if (value := getattr(options, field.name)) != field.default and field.name != "resume"
+        if field.name != "resume"
+        and ((value := getattr(options, field.name)) != field.default or field.name in spelled)
     }
     flags = [
         part
