@@ -8,9 +8,12 @@ and nothing else.
 import dataclasses
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
-from types import FunctionType
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 _HOMES = (
     "behaviours",
@@ -26,15 +29,25 @@ _HOMES = (
 
 def to_json(value: Any) -> Any:
     """A configuration as JSON values. Objects become {"type": "home.Name", **arguments}."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}  # JSON has no number for it
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
-    if isinstance(value, FunctionType):
+    if callable(value) and hasattr(value, "__qualname__"):  # a function, perhaps under `jit`
         return {"function": _address(value)}
     if not dataclasses.is_dataclass(value):
         raise ValueError(f"a configuration cannot hold a {type(value).__name__}: {value!r}.")
     arguments = inspect.signature(type(value)).parameters
+    for name in arguments:
+        if not hasattr(value, name):
+            raise ValueError(
+                f"a configuration cannot hold a {type(value).__name__}: its constructor takes "
+                f"{name}, and it has no field of that name."
+            )
     return {"type": _address(type(value))} | {
         name: to_json(getattr(value, name)) for name in arguments
     }
@@ -52,6 +65,8 @@ def from_json(value: Any, given: Mapping[str, Any] | None = None) -> Any:
         return tuple(from_json(item, given) for item in value)
     if not isinstance(value, dict):
         return value
+    if set(value) == {"float"}:
+        return float(value["float"])
     if set(value) == {"function"}:
         return _resolve(value["function"], given)
     if "type" not in value:
@@ -61,9 +76,35 @@ def from_json(value: Any, given: Mapping[str, Any] | None = None) -> Any:
     if not isinstance(made, type):
         return made
     try:
+        if made.__module__.startswith(f"{__package__}."):
+            _check(arguments, made)
         return made(**arguments)
-    except TypeError as error:
+    except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"the configuration of {value['type']} does not fit: {error}") from error
+
+
+def _check(arguments: Mapping[str, Any], made: type) -> None:
+    """`TypeError` for an argument of another type than its field says."""
+    hints = get_type_hints(made)
+    for name, value in arguments.items():
+        if not _fits(value, hints.get(name, object)):
+            raise TypeError(f"{name} cannot be {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint) or hint
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin is tuple:
+        each = get_args(hint)[0]
+        return isinstance(value, tuple) and all(_fits(item, each) for item in value)
+    if origin is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return origin is Any or not isinstance(origin, type) or isinstance(value, origin)
 
 
 def _address(thing: Any) -> str:
@@ -83,4 +124,7 @@ def _resolve(address: Any, given: Mapping[str, Any] | None) -> Any:
         found = getattr(module, name, None)
         if found is not None and str(getattr(found, "__module__", "")).startswith("didact."):
             return found
-    raise ValueError(f"the configuration names {address!r}, which is not part of didact.")
+    raise ValueError(
+        f"the configuration names {address!r}, which is not part of didact: hand it over from "
+        f"Python, given={{{address!r}: ...}}"
+    )

@@ -53,7 +53,7 @@ class OptimiserConfig(eqx.Module):
         }
         return optax.chain(*parts, optax.partition(groups, _group))
 
-    def _descend(self, rate: float) -> optax.GradientTransformation:
+    def _descend(self, rate: Float[Array, ""] | float) -> optax.GradientTransformation:
         decay_steps = self.decay_steps
         if decay_steps is None:
             return optax.scale(-rate)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from . import replay as replay_buffer
 from ._experiment import Experiment, OptimiserConfig, traced_numbers
@@ -146,7 +146,7 @@ def update(
     )
     updates, opt_state = optimiser.build().update(grads, agent.opt_state, params)
     sampler = eqx.combine(eqx.apply_updates(params, updates), rest)
-    return Agent(sampler, opt_state), output, loss, optax.global_norm(grads)
+    return Agent(sampler, opt_state), output, loss, optax.tree.norm(grads)
 
 
 def _loss_and_gradient(params, rest, objective, trajectory, place, log_reward, weight):
@@ -187,7 +187,7 @@ def _loss_and_gradient_of(
 
 
 @eqx.filter_jit
-def _init_seeds(experiment: Experiment, keys: PRNGKeyArray) -> SeedState:
+def _init_seeds(experiment: Experiment, keys: Key[Array, " S"]) -> SeedState:
     return jax.vmap(lambda key: _init_seed(experiment, key))(keys)
 
 

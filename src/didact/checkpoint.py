@@ -1,7 +1,10 @@
 """Files that hold arrays: checkpoints of a run, and trained samplers. Nothing is pickled."""
 
 import json
+import logging
+import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +21,24 @@ from .networks import MLP
 
 FORMAT_VERSION = 1
 _KEEP = 2
+# What reading a damaged file raises depends on where it is damaged.
+_UNREADABLE = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError),
+    *(IndexError, AttributeError, OverflowError, NotImplementedError, RecursionError, MemoryError),
+)
+
+_log = logging.getLogger("didact")
 
 
 def save_state(folder: Path, state: TrainState) -> Path:
-    """Write a checkpoint of a run into `folder`/<step>, and drop all but the newest two.
-
-    It is written aside and renamed, so a crash leaves whole checkpoints only.
-    """
-    import orbax.checkpoint as ocp
-
-    path = (folder / f"{int(state.step):09d}").resolve()
-    leaves = {"format_version": np.asarray(FORMAT_VERSION)} | _leaves(state)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, leaves, force=True)
+    """Write a checkpoint of a run, `folder`/<step>.npz, and drop all but the newest two."""
+    path = folder / f"{int(state.step):09d}.npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_by_a_crash in folder.glob("*.partial"):
+        left_by_a_crash.unlink()
+    _write(path, {"format_version": np.asarray(FORMAT_VERSION)} | _leaves(state))
     for old in checkpoints(folder)[:-_KEEP]:
-        _remove(old)
+        old.unlink()
     return path
 
 
@@ -43,34 +49,28 @@ def load_state(folder: Path, like: TrainState) -> TrainState | None:
 
     **Errors:** `ValueError` if checkpoints are there and none of them can be read.
     """
-    import orbax.checkpoint as ocp
-
     found = checkpoints(folder)
-    template = {"format_version": np.asarray(FORMAT_VERSION)} | _leaves(like)
     reason: Exception | None = None
     for path in reversed(found):
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                leaves = checkpointer.restore(path.resolve(), template)
-        # What a damaged file raises depends on where it is damaged.
-        except (ValueError, KeyError, TypeError, OSError, IndexError) as error:
+            state = _read_state(path, like)
+        except _UNREADABLE as error:
             reason = error
             continue
-        if int(leaves["format_version"]) != FORMAT_VERSION:
-            raise ValueError(f"{path} has another format version: update didact to read it.")
-        return _with_leaves(like, leaves)
+        if reason is not None:
+            _log.warning("%s cannot be read: going on from %s.", found[-1], path.name)
+        return state
     if found:
         raise ValueError(
-            f"no checkpoint in {folder} can be read; remove that folder to train from the start."
+            f"no checkpoint in {folder} can be read ({reason}): remove that folder to train from "
+            "the start."
         ) from reason
     return None
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints in a folder, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+    return sorted(path for path in folder.glob("*.npz") if path.stem.isdigit())
 
 
 def save_sampler(path: str | Path, sampler: Sampler, **facts: str | int) -> None:
@@ -95,11 +95,7 @@ def save_sampler(path: str | Path, sampler: Sampler, **facts: str | int) -> None
         for i, leaf in enumerate(jax.tree.leaves(eqx.filter(sampler, eqx.is_array)))
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    path = Path(path)
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
-        np.savez(file, allow_pickle=False, header=text, **arrays)
-    aside.replace(path)
+    _write(Path(path), {"header": text} | arrays)
 
 
 def load_sampler(path: str | Path) -> Sampler:
@@ -108,15 +104,15 @@ def load_sampler(path: str | Path) -> Sampler:
     **Errors:** `ValueError` naming the file if it is not one or is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes().decode())
             if header["kind"] != "sampler" or header["format_version"] != FORMAT_VERSION:
-                raise ValueError("it is of another kind or version")
+                raise ValueError("it is of another kind, or another version of didact wrote it")
             like = eqx.filter_eval_shape(_build, header)
             arrays, rest = eqx.partition(like, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
             leaves, structure = jax.tree.flatten(arrays)
             read = [file[f"array_{i}"] for i in range(len(leaves))]
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a sampler: {error}") from error
     for have, want in zip(read, leaves, strict=True):
         if have.shape != want.shape or have.dtype != want.dtype:
@@ -134,6 +130,29 @@ def _build(header: dict[str, Any]) -> Sampler:
     )
     scoring = from_json(header["backward_scoring"])
     return Sampler(environment, policy, jnp.zeros(()), scoring)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write aside and rename: a crash leaves the old file or the new one, both whole."""
+    aside = path.with_name(path.name + ".partial")
+    with aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _read_state(path: Path, like: TrainState) -> TrainState:
+    """Read a checkpoint; the archive's checksums tell damaged arrays."""
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        if file["format_version"] != FORMAT_VERSION:
+            raise ValueError("another version of didact wrote it")
+        leaves = {}
+        for name, leaf in _leaves(like).items():
+            leaves[name] = file[name]
+            if (leaves[name].shape, leaves[name].dtype) != (leaf.shape, leaf.dtype):
+                raise ValueError(f"{name} does not fit the experiment")
+    return _with_leaves(like, leaves)
 
 
 def _leaves(state: TrainState) -> dict[str, np.ndarray]:
@@ -158,12 +177,6 @@ def _is_key(leaf: PyTree) -> bool:
 
 def _words(leaf: PyTree) -> PyTree:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _remove(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path)
 
 
 __all__ = ["checkpoints", "load_sampler", "load_state", "save_sampler", "save_state"]

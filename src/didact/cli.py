@@ -7,13 +7,16 @@ SIGTERM, with everything written.
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import json
+import logging
 import os
 import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -112,14 +115,22 @@ class List:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `didact` command."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names of any kind can be shown
     try:
-        code = _dispatch(arguments)
+        with _termination(), _warnings():
+            code = _dispatch(arguments)
     except BadInput as error:
-        print(f"didact: {error}", file=sys.stderr)  # noqa: T201
+        _err(f"didact: {error}")
         code = 2
+    except KeyboardInterrupt:
+        _err("didact: stopped.")
+        code = 130
     except BrokenPipeError:
         # The reader of our output left (didact list | head): nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
 
@@ -145,15 +156,12 @@ def _dispatch(arguments: list[str]) -> int:
 def _train_grid(options: TrainGrid) -> int:
     from . import presets
 
-    out = options.out or Path(
-        f"runs/grid-{options.preset}-{options.dim}x{options.side}-s{options.seed}"
-    )
-    if options.seeds < 1:
-        raise BadInput(f"--seeds must be at least 1, got {options.seeds}.")
+    out = _run_folder(options)
+    _check(options)
     _use_compilation_cache()
     from .run import finished, train
 
-    with _one_line(ValueError, FloatingPointError, OSError):
+    with _one_line(ValueError):
         experiment = presets.grid(
             options.preset,
             options.dim,
@@ -165,7 +173,11 @@ def _train_grid(options: TrainGrid) -> int:
             temperature=options.temperature,
             published_backward=options.published_backward,
         )
-    with _stop_signals() as stop, _one_line(_run_error(), FloatingPointError, OSError):
+    with (
+        _stop_signals() as stop,
+        _one_line(_run_error(), FloatingPointError, OSError),
+        _enough_memory(),
+    ):
         run = train(
             experiment,
             out,
@@ -178,11 +190,30 @@ def _train_grid(options: TrainGrid) -> int:
             progress=True,
         )
     if not finished(run):
-        _err(f"Stopped; everything is written. Go on with: didact train grid --resume --out {out}")
+        again = f"didact train grid --resume --out {shlex.quote(str(out))}"
+        _err(f"Stopped; everything is written. Go on with: {again}")
         return stop.code
-    _print_verdict(json.loads((out / "evaluation.json").read_text(encoding="utf-8")))
+    verdict = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    _say_reason(verdict)
+    _print_verdict(verdict)
     _out(f"Report: {out / 'report.html'}")
     return 0
+
+
+def _run_folder(options: TrainGrid) -> Path:
+    return options.out or Path(
+        f"runs/grid-{options.preset}-{options.dim}x{options.side}-s{options.seed}"
+    )
+
+
+def _check(options: TrainGrid) -> None:
+    """What neither the experiment nor the parser checks."""
+    least = {"seeds": 1, "seed": 0, "evaluations": 0, "draws": 2}
+    for name, bound in least.items():
+        if getattr(options, name) < bound:
+            raise BadInput(f"--{name} must be at least {bound}, got {getattr(options, name)}.")
+    if options.seed + options.seeds > 2**31:
+        raise BadInput(f"--seed must be at most 2^31 - --seeds, got {options.seed}.")
 
 
 def _summary(options: TrainGrid) -> dict[str, Any]:
@@ -194,19 +225,11 @@ def _summary(options: TrainGrid) -> dict[str, Any]:
         if field.name != "resume"
         and ((value := getattr(options, field.name)) != field.default or field.name in spelled)
     }
-    flags = [
-        part
-        for name, value in stored.items()
-        for part in (
-            [f"--{name.replace('_', '-')}"]
-            + ([] if isinstance(value, bool) else [shlex.quote(str(value))])
-        )
-    ]
     return {
         "task": "grid",
         "preset": options.preset,
         "title": f"Deceptive grid, {options.dim} dimensions of {options.side}",
-        "command": " ".join(["didact train grid", *flags]),
+        "command": shlex.join(["didact", "train", "grid", *_flags(stored)]),
         "options": stored,
     }
 
@@ -216,7 +239,9 @@ def _sample(options: Sample) -> int:
     from .run import Run
     from .samples import write_samples
 
-    with _one_line(_run_error()):
+    if not 0 <= options.key < 2**31:
+        raise BadInput(f"--key must lie in [0, 2^31), got {options.key}.")
+    with _one_line(_run_error(), OSError):
         run = Run.load(options.run)
         state = run.state()
         if options.seed is not None:
@@ -239,8 +264,7 @@ def _evaluate(options: Evaluate) -> int:
         raise BadInput(f"--draws must be at least 2, got {options.draws}.")
     with _one_line(_run_error(), OSError):
         verdict = Run.load(options.run).evaluate(num_draws=options.draws)
-    if verdict["reason"]:
-        _err(f"didact: {verdict['reason']} The verdict is by samples.")
+    _say_reason(verdict)
     if options.json:
         _out(json.dumps(verdict, allow_nan=False))
     else:
@@ -262,12 +286,14 @@ def _list(_: List) -> int:
     _out("Presets of `didact train grid`:")
     for name, meaning in presets.GRID_PRESETS.items():
         _out(f"  {name:12} {meaning}")
-    for title, module in (("Environments", environments), ("Targets", targets)):
+    for title, module, kind in (
+        ("Environments", environments, environments.Environment),
+        ("Targets", targets, targets.Target),
+    ):
         _out(f"{title} (didact.{title.lower()}):")
-        for name in module.__all__:
-            thing = getattr(module, name)
-            if isinstance(thing, type) and not name.endswith("State"):
-                _out(f"  {name:16} {(thing.__doc__ or '').strip().splitlines()[0]}")
+        for thing in (getattr(module, name) for name in module.__all__):
+            if inspect.isclass(thing) and issubclass(thing, kind) and not inspect.isabstract(thing):
+                _out(f"  {thing.__name__:16} {(thing.__doc__ or '').strip().splitlines()[0]}")
     return 0
 
 
@@ -291,8 +317,17 @@ didact COMMAND --help shows the options of a command."""
 
 
 def _parse(options: type[Any], words: str, arguments: list[str]) -> Any:
+    """Parse options; with --resume, those of the run come first and the given ones override."""
+    parsed = _parse_once(options, words, arguments)
+    if isinstance(parsed, TrainGrid) and parsed.resume:
+        out = _run_folder(parsed)
+        parsed = _parse_once(options, words, [*_stored_arguments(out), *arguments])
+        parsed = dataclasses.replace(parsed, out=out)
+    return parsed
+
+
+def _parse_once(options: type[Any], words: str, arguments: list[str]) -> Any:
     """Parse options; tyro's boxed errors become one line."""
-    default = _stored_options(arguments) if options is TrainGrid else None
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -300,31 +335,44 @@ def _parse(options: type[Any], words: str, arguments: list[str]) -> Any:
                 options,
                 prog=f"didact {words}",
                 args=arguments,
-                default=default,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        words_only = re.sub(r"[╭╮╰╯│─├┤┌┐└┘|]+", " ", errors.getvalue())
-        message = re.split(r"For full helptext", " ".join(words_only.split()))[0].strip()
-        message = re.sub(r"^(Parsing error|Unrecognized options?)\b:?\s*", r"", message)
+        message = _parser_message(errors.getvalue())
         raise BadInput(f"{message} (didact {words} --help shows the options)") from None
 
 
-def _stored_options(arguments: list[str]) -> TrainGrid | None:
-    """With --resume, the options that the run was made with are the defaults."""
-    if "--resume" not in arguments or "--out" not in arguments[:-1]:
-        return None
-    out = Path(arguments[arguments.index("--out") + 1])
+def _parser_message(text: str) -> str:
+    """What is wrong, from tyro's page: a title, the message, and help, with rules between."""
+    blocks = [
+        " ".join(re.sub("[╭╮╰╯│]", " ", block).split()) for block in re.split("[-─]{4,}", text)
+    ]
+    message = (blocks[1:] or blocks)[0].split("Got errors:")[0].strip()
+    meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(blocks))
+    return message + (f"; did you mean {meant[1]}?" if meant else "")
+
+
+def _stored_arguments(out: Path) -> list[str]:
+    """The options that the run in a folder was made with."""
     from .run import Run
 
-    with _one_line(_run_error()):
-        stored = Run.load(out).config.get("summary", {}).get("options")
+    with _one_line(_run_error(), OSError):
+        summary = Run.load(out).config.get("summary")
+    stored = summary.get("options") if isinstance(summary, dict) else None
     if not isinstance(stored, dict):
         raise BadInput(f"{out} was not made by this command; resume it from Python.")
-    names = {field.name for field in dataclasses.fields(TrainGrid)}
-    return TrainGrid(**{k: v for k, v in stored.items() if k in names and k != "out"})
+    return _flags({name: value for name, value in stored.items() if name != "out"})
+
+
+def _flags(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    words = []
+    for name, value in options.items():
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if isinstance(value, bool) else [str(value)]
+    return words
 
 
 class _Stop:
@@ -343,12 +391,47 @@ def _stop_signals() -> Iterator[_Stop]:
         signal.signal(number, signal.SIG_DFL)
         _err("Stopping after this chunk (again to stop at once) ...")
 
-    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handlers({signal.SIGINT: wish, signal.SIGTERM: wish}):
         yield stop
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[None]:
+    """SIGTERM ends a command in good order: what is half written is removed."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    with _handlers({signal.SIGTERM: end}):
+        yield
+
+
+@contextlib.contextmanager
+def _handlers(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
+    """Handle signals for a while; outside the main thread, where Python cannot, leave them."""
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[None]:
+    """Warnings of the package, each as a line on stderr."""
+    log = logging.getLogger("didact")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("didact: %(message)s"))
+    log.addHandler(handler)
+    propagate, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
 
 
 @contextlib.contextmanager
@@ -358,6 +441,20 @@ def _one_line(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         raise BadInput(" ".join(str(error).split())) from error
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    import jax
+
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise BadInput(
+                "out of memory: lower --batch-size, --seeds or the size of the task."
+            ) from error
+        raise
 
 
 def _run_error() -> type[Exception]:
@@ -377,6 +474,11 @@ def _use_compilation_cache() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(pooch.os_cache("didact") / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _say_reason(verdict: dict[str, Any]) -> None:
+    if verdict["reason"]:
+        _err(f"didact: {verdict['reason']} The verdict is by samples.")
 
 
 def _print_verdict(verdict: dict[str, Any]) -> None:
@@ -412,7 +514,7 @@ def _print_verdict(verdict: dict[str, Any]) -> None:
         _out(f"The target has {verdict['num_modes']:,} modes.")
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 

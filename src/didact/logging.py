@@ -19,10 +19,12 @@ FORMAT_VERSION = 1
 
 
 class MetricsLog:
-    """Appends rows to a metrics file; on opening, forgets what came after `step`."""
+    """Appends rows to a metrics file; on opening, forgets what came after `step`, and before
+    the first step everything.
+    """
 
     def __init__(self, path: Path, *, step: int):
-        kept = [row for row in read_metrics(path) if row.get("step", 0) <= step]
+        kept = [row for row in read_metrics(path) if step > 0 and row.get("step", 0) <= step]
         rows = kept or [{"kind": "header", "format_version": FORMAT_VERSION}]
         # Written aside and renamed: a crash leaves the old record or the new one.
         aside = path.with_suffix(".partial")
@@ -52,7 +54,8 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
             version = row.get("format_version", FORMAT_VERSION)
-        except (json.JSONDecodeError, AttributeError) as error:
+            _check(row)
+        except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
             if number == len(lines):
                 return
             raise ValueError(
@@ -105,7 +108,15 @@ class ProgressBar:
         )
 
 
-def _mean(values: list[float | None]) -> float:
+def _check(row: Mapping[str, Any]) -> None:
+    """`KeyError` or `TypeError` if a row lacks what every reader relies on."""
+    if row["kind"] != "header":
+        _ = row["step"] + 0
+    if row["kind"] == "train":
+        _ = row["time"]["seconds"] + 0.0
+
+
+def _mean(values: list[float | None] | list[int]) -> float:
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else float("nan")
 

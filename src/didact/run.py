@@ -3,12 +3,14 @@
 `train` makes or resumes one; `Run` reads one.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,24 +62,14 @@ class Run:
         **Errors:** `RunError` if the folder is no run or its configuration is damaged.
         """
         path = Path(path)
-        file = path / "config.json"
-        if not file.is_file():
-            raise RunError(f"{path} is not a run folder: it has no config.json.")
+        config = _read_config(path)
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-            version = config["format_version"]
-            if version != FORMAT_VERSION:
-                raise RunError(f"{file} has format version {version}: update didact to read it.")
             experiment = from_json(config["experiment"], given)
-            seeds = tuple(int(seed) for seed in config["seeds"])
-        except RunError:
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{file} is damaged ({error}); restore it or train into another folder."
-            ) from error
-        if not isinstance(experiment, Experiment) or not seeds:
-            raise RunError(f"{file} is damaged (no experiment); restore it.")
+            if not isinstance(experiment, Experiment):
+                raise ValueError("its experiment is none")
+            seeds = _check_seeds(config["seeds"])
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _damaged(path / "config.json", error) from error
         return Run(path, experiment, seeds, config)
 
     def state(self) -> TrainState:
@@ -107,7 +99,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`, header included."""
-        return list(read_metrics(self.path / "metrics.jsonl"))
+        return _read_record(self.path)
 
     def evaluate(self, *, num_draws: int = 100_000) -> dict[str, Any]:
         """The verdict on the newest checkpoint, as lists over seeds; written to
@@ -143,7 +135,8 @@ def train(
     summary: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Run:
-    """Train into a run folder, or go on with the run that the folder holds.
+    """Train into a run folder, or go on with the run that the folder holds. A finished run is
+    left as it is.
 
     **Arguments:** `out`: the folder; `seeds`: replicas, trained side by side in one program;
     `evaluations`: so many times the Student is evaluated and a snapshot kept on the way;
@@ -151,69 +144,180 @@ def train(
     `should_stop` is asked after each chunk: True ends with everything written; `summary`:
     labels for the report; `progress`: show a bar on stderr.
 
-    **Errors:** `RunError` if the folder holds another run; `FloatingPointError` at a
-    non-finite reward or loss, with the checkpoints before it kept.
+    **Errors:** `RunError` if the folder cannot be used: it holds another run, is damaged, or
+    another process is training in it; `FloatingPointError` at a non-finite reward or loss,
+    with the checkpoints before it kept.
     """
     path = Path(out)
-    seeds = tuple(int(seed) for seed in seeds)
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}.")
-    run = _open(path, experiment, seeds, summary or {})
-    state = _train.init(experiment, seeds)
-    resumed = _restore(path, state)
-    if resumed is not None:
-        state = resumed
-    state, stopped = _loop(
-        run, state, evaluations, checkpoint_seconds, should_stop, progress=progress
-    )
-    if not stopped:
-        for i, seed in enumerate(seeds):
-            folder = path / "samplers"
-            folder.mkdir(exist_ok=True)
-            checkpoint.save_sampler(folder / f"student-{seed}.npz", state.student(i), seed=seed)
-        _evaluate_run(path, experiment, seeds, state, num_draws)
-    run.report()
+    seeds = _check_seeds(seeds)
+    if evaluations < 0:
+        raise ValueError(f"evaluations must be >= 0, got {evaluations}.")
+    if num_draws < 2:
+        raise ValueError(f"num_draws must be >= 2, got {num_draws}.")
+    wanted = to_json(experiment)
+    with _lock(path):
+        run = _open(path, experiment, seeds, wanted, summary or {})
+        if _complete(run):
+            return run
+        state = _train.init(experiment, seeds)
+        resumed = _restore(path, state)
+        if resumed is not None:
+            state = resumed
+        state, stopped = _loop(
+            run, state, evaluations, checkpoint_seconds, should_stop, progress=progress
+        )
+        if not stopped:
+            for i, seed in enumerate(seeds):
+                file = _sampler_file(path, seed)
+                file.parent.mkdir(exist_ok=True)
+                checkpoint.save_sampler(file, state.student(i), seed=seed)
+            _evaluate_run(path, experiment, seeds, state, num_draws)
+        run.report()
     return run
 
 
 def finished(run: Run) -> bool:
     """Whether the run has done all its steps."""
     done = checkpoint.checkpoints(run.path / "checkpoints")
-    return bool(done) and int(done[-1].name) >= run.experiment.steps
+    return bool(done) and int(done[-1].stem) >= run.experiment.steps
+
+
+def _complete(run: Run) -> bool:
+    """Whether everything that the end of training writes is there."""
+    files = [_sampler_file(run.path, seed) for seed in run.seeds] + [run.path / "report.html"]
+    if not (finished(run) and all(file.is_file() for file in files)):
+        return False
+    try:
+        verdict = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
+        return verdict["step"] == run.experiment.steps
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _sampler_file(path: Path, seed: int) -> Path:
+    return path / "samplers" / f"student-{seed}.npz"
+
+
+def _check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    seeds = tuple(int(seed) for seed in seeds)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}.")
+    if not all(0 <= seed < 2**31 for seed in seeds):
+        raise ValueError(f"seeds must lie in [0, 2^31), got {list(seeds)}.")
+    return seeds
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Make a folder, and keep other processes from training in it at the same time."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} exists and is not a run folder: choose another with --out.")
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise RunError(
+            f"another process is training in {path}: wait for it, or choose another with --out."
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The configuration of a run folder, of this format, as plain values."""
+    file = path / "config.json"
+    if not file.is_file():
+        raise RunError(f"{path} is not a run folder: it has no config.json.")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is no JSON object")
+        for name, kind in {"format_version": int, "seeds": list, "experiment": dict}.items():
+            if not isinstance(config.get(name), kind):
+                raise ValueError(f"its {name} is missing")
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, error) from error
+    version = config["format_version"]
+    if version != FORMAT_VERSION:
+        raise RunError(f"{file} has format version {version}: update didact to read it.")
+    return config
+
+
+def _damaged(file: Path, error: Exception) -> RunError:
+    return RunError(f"{file} cannot be used ({error}): restore it, or train into another folder.")
 
 
 def _open(
-    path: Path, experiment: Experiment, seeds: tuple[int, ...], summary: Mapping[str, Any]
+    path: Path,
+    experiment: Experiment,
+    seeds: tuple[int, ...],
+    wanted: dict[str, Any],
+    summary: Mapping[str, Any],
 ) -> Run:
     """The run that a folder holds, if it is this one; a new one in an empty folder."""
-    wanted = to_json(experiment)
+    facts = describe(experiment) | dict(summary)
     if (path / "config.json").exists():
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        have = {"seeds": tuple(config.get("seeds", ())), **_flat(config.get("experiment"))}
-        want = {"seeds": seeds, **_flat(wanted)}
-        differing = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
-        if differing:
-            name = differing[0]
+        config = _read_config(path)
+        difference = _difference(config, seeds, wanted, facts)
+        if difference:
             raise RunError(
-                f"{path} holds another run ({name} is {have.get(name)!r} there, "
-                f"{want.get(name)!r} here): choose another folder with --out."
+                f"{path} holds another run ({difference}): choose another folder with --out."
             )
         return Run(path, experiment, seeds, config)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if any(path.iterdir()):
         raise RunError(f"{path} exists and is not a run folder: choose another with --out.")
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "snapshots").mkdir()
     config = {
         "format_version": FORMAT_VERSION,
         "didact_version": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seeds": list(seeds),
-        "summary": describe(experiment) | dict(summary),
+        "summary": facts,
         "experiment": wanted,
     }
     config["command"] = config["summary"].pop("command", "didact.train(...)")
     _write_json(path / "config.json", config)
     return Run(path, experiment, seeds, config)
+
+
+def _difference(
+    config: Mapping[str, Any],
+    seeds: Sequence[int],
+    wanted: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> str:
+    """The first thing in which a run differs from the one that is wanted; empty if none."""
+
+    def differ(name: str, have: Any, want: Any) -> str:
+        return f"{name} is {have!r} there, {want!r} here"
+
+    if config["seeds"] != list(seeds):
+        return differ("seeds", config["seeds"], list(seeds))
+    stored = config["experiment"]
+    # Read and written anew, so that files of older versions compare equal to today's.
+    with contextlib.suppress(ValueError, RecursionError):
+        stored = to_json(from_json(stored))
+    have, want = _flat(stored), _flat(wanted)
+    differing = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
+    if not differing:
+        return ""
+    # What the user said explains more than where in the experiment it ended up.
+    labels = config.get("summary")
+    if isinstance(labels, dict):
+        for name in ("task", "preset", "dim", "side", "convention", "steps", "batch_size"):
+            if labels.get(name) != facts.get(name):
+                return differ(name, labels.get(name), facts.get(name))
+    return differ(differing[0], have.get(differing[0]), want.get(differing[0]))
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
@@ -270,12 +374,13 @@ def _loop(
     marks = (
         {round(total * (i + 1) / evaluations) for i in range(evaluations)} if evaluations else set()
     )
-    log = MetricsLog(path / "metrics.jsonl", step=step)
-    if step == 0 and evaluations:
-        _evaluate_on_the_way(run, state, log)
+    with _run_errors():
+        log = MetricsLog(path / "metrics.jsonl", step=step)
     saved_at = time.monotonic()
     stopped = False
-    with ProgressBar(total, step, enabled=progress) as bar:
+    with contextlib.closing(log), ProgressBar(total, step, enabled=progress) as bar:
+        if step == 0 and evaluations:
+            _evaluate_on_the_way(run, state, log)
         while step < total and not stopped:
             # Chunks end at multiples of `capacity` and at evaluations, wherever they began:
             # a resumed run writes the rows it would have written.
@@ -284,7 +389,6 @@ def _loop(
             state, info = _train.train_chunk(experiment, state, end - step, capacity=capacity)
             trouble = int(jnp.max(state.seeds.trouble))
             if trouble:
-                log.close()
                 raise FloatingPointError(_trouble_message(trouble, int(state.step), path))
             row = _train_row(experiment, info, end, end - step, time.monotonic() - began)
             log.write(row)
@@ -296,7 +400,6 @@ def _loop(
             if stopped or step == total or time.monotonic() - saved_at > checkpoint_seconds:
                 checkpoint.save_state(path / "checkpoints", state)
                 saved_at = time.monotonic()
-    log.close()
     return state, stopped and step < total
 
 
@@ -308,7 +411,7 @@ def _train_row(
     def mean(values: Any) -> list[float] | None:
         return None if values is None else np.asarray(values)[:, :count].mean(axis=1).tolist()
 
-    def last(values: Any) -> list[float] | None:
+    def last(values: Any) -> list[float] | list[int] | None:
         return None if values is None else np.asarray(values)[:, count - 1].tolist()
 
     return {
@@ -370,6 +473,7 @@ def _snapshot(run: Run, step: int, laws: dict[str, np.ndarray]) -> None:
     if x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
         return
     folder = run.path / "snapshots"
+    folder.mkdir(exist_ok=True)
     side = int(x.max()) + 1
     pairs = [(i, j) for i in range(x.shape[1]) for j in range(i + 1, x.shape[1])][:6]
 
@@ -393,6 +497,7 @@ def _evaluate_run(
     path: Path, experiment: Experiment, seeds: Sequence[int], state: TrainState, num_draws: int
 ) -> dict[str, Any]:
     step = int(state.step)
+    seconds = sum(row["time"]["seconds"] for row in _read_record(path) if row["kind"] == "train")
     verdicts = []
     for i, seed in enumerate(seeds):
         student = state.student(i)
@@ -422,11 +527,7 @@ def _evaluate_run(
         "modes_found_student": None if own is None else np.asarray(own).sum(1).tolist(),
         "reward_calls": [experiment.reward_calls(step)] * len(seeds),
         "gradient_steps": [step] * len(seeds),
-        "training_seconds": sum(
-            row["time"]["seconds"]
-            for row in read_metrics(path / "metrics.jsonl")
-            if row["kind"] == "train"
-        ),
+        "training_seconds": seconds,
         "versions": {
             "python": platform.python_version(),
             "didact": __version__,
@@ -445,8 +546,19 @@ def _over_seeds(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _restore(path: Path, like: TrainState) -> TrainState | None:
-    try:
+    with _run_errors():
         return checkpoint.load_state(path / "checkpoints", like)
+
+
+def _read_record(path: Path) -> list[dict[str, Any]]:
+    with _run_errors():
+        return list(read_metrics(path / "metrics.jsonl"))
+
+
+@contextlib.contextmanager
+def _run_errors() -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise RunError(str(error)) from error
 

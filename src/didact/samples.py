@@ -42,6 +42,8 @@ def write_samples(
         raise ValueError(f"samples are written as .npz or .csv, not {path.suffix or path.name!r}.")
     if n < 1:
         raise ValueError(f"the number of samples must be at least 1, got {n}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} does not exist: make it first.")
     batches = _batches(samplers, target, n, key_seed)
     # Written beside the destination and renamed: no half file under the name asked for.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".didact-") as folder:

@@ -108,7 +108,7 @@ class OneSided(TeacherReward):
         return jnp.log(self.eta + jnp.maximum(output.residual, 0)) + self.alpha * log_reward
 
 
-def _weight(residual: Array, asymmetry: float) -> Array:
+def _weight(residual: Array, asymmetry: Float[Array, ""] | float) -> Array:
     return 1 + asymmetry * (residual > 0)
 
 

@@ -20,12 +20,12 @@ class Draws(eqx.Module):
     """
 
     x: Sample  # leading axis [n]
-    log_reward: Float[Array, " n"]
-    log_pf: Float[Array, " n"]
-    log_pb: Float[Array, " n"]
+    log_reward: Float[Array | np.ndarray, " n"]
+    log_pf: Float[Array | np.ndarray, " n"]
+    log_pb: Float[Array | np.ndarray, " n"]
 
     @property
-    def log_weight(self) -> Float[Array, " n"]:
+    def log_weight(self) -> Float[Array | np.ndarray, " n"]:
         """log R + log P_B - log P_F."""
         return self.log_reward + self.log_pb - self.log_pf
 

@@ -19,6 +19,7 @@ from .._sampler import Sampler
 from .._types import EnumerableEnvironment, Sample, Target
 
 MAX_BYTES = 4 * 2**30
+MAX_STATES = 2**22  # about two minutes on two cores
 _BLOCK = 8192
 
 
@@ -64,11 +65,11 @@ def refusal(env: object) -> str | None:
     if not isinstance(env, EnumerableEnvironment):
         return f"{type(env).__name__} has no numbered states."
     need = required_bytes(env)
-    if num_states(env) < 2**31 and need <= MAX_BYTES:
+    if num_states(env) <= MAX_STATES and need <= MAX_BYTES:
         return None
     return (
-        f"exact evaluation over {num_states(env):,} states would need {need / 2**30:,.0f} GiB, "
-        f"more than the {MAX_BYTES / 2**30:.0f} GiB allowed."
+        f"exact evaluation would need {num_states(env):,} states and {need / 2**30:,.1f} GiB; "
+        f"up to {MAX_STATES:,} and {MAX_BYTES / 2**30:.0f} GiB are allowed."
     )
 
 
@@ -100,7 +101,9 @@ def truth(env: EnumerableEnvironment, target: Target) -> Truth:
     log_reward = log_reward.astype(np.float64)
     if not np.all(np.isfinite(log_reward)):
         bad = terminal_samples(env)[int(np.argmin(np.isfinite(log_reward)))]
-        raise ValueError(f"log_reward is not finite at x = {np.asarray(bad).tolist()}.")
+        raise FloatingPointError(
+            f"log_reward is not finite at x = {np.asarray(bad).tolist()}: bound it from below."
+        )
     log_z = float(np.logaddexp.reduce(log_reward))
     return Truth(log_reward - log_z, mode, log_z)
 

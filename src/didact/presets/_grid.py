@@ -9,6 +9,7 @@ from ..replay import ReplayConfig
 from ..targets import DeceptiveGrid
 from ..teacher import DoubleLog
 
+_MOST_REPLAYED = 1_000_000
 GRID_PRESETS = {
     "tb": "trajectory balance, on-policy",
     "eps": "trajectory balance with 1 % uniform actions",
@@ -69,7 +70,7 @@ def grid(
         teacher_reward=DoubleLog() if taught else None,
         replay=_replay(taught, priority, dim, side, batch_size) if buffered else None,
         batch_size=batch_size,
-        steps=steps or paper_steps(dim, side, buffered=buffered),
+        steps=paper_steps(dim, side, buffered=buffered) if steps is None else steps,
         backward_scoring=published_backward_kernel if published_backward else None,
     )
 
@@ -87,8 +88,8 @@ def paper_steps(dim: int, side: int, *, buffered: bool) -> int:
 
 
 def _replay(taught: bool, priority: str, dim: int, side: int, batch_size: int) -> ReplayConfig:
-    """A tenth of the published bound on the number of terminal states, or a batch."""
-    capacity = (side - 1 + dim) * (side - 1) ** (dim - 1) // 10
+    """A tenth of the published bound on the number of terminal states, within what is useful."""
+    capacity = min((side - 1 + dim) * (side - 1) ** (dim - 1) // 10, _MOST_REPLAYED)
     # Without a Teacher, rank by what its reward would be: a monotone function of this loss.
     by_error = "teacher" if taught else "loss"
     return ReplayConfig(

@@ -1,0 +1,441 @@
+"""The laws of an objective, over all trajectories of small environments.
+
+A table policy with flows from dynamic programming is the common optimum of all objectives; a
+random network is a point away from it.
+"""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from didact._sampler import score
+from didact._types import Scored
+from didact.environments import Hypergrid
+from didact.objectives import DB, TB, Huber, Linex, Squared, SubTB, VarGrad
+
+from .._tabular import (
+    edge_scores,
+    graph,
+    network_sampler,
+    optimal_sampler,
+    score_all,
+    table_sampler,
+)
+from ._instances import OBJECTIVES, REGRESSIONS, SMALL_ENVIRONMENTS
+
+every_environment = pytest.mark.parametrize(
+    "env", SMALL_ENVIRONMENTS.values(), ids=SMALL_ENVIRONMENTS
+)
+every_objective = pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES)
+every_regression = pytest.mark.parametrize("regression", REGRESSIONS.values(), ids=REGRESSIONS)
+ENV = Hypergrid(3, 3)
+
+
+def log_rewards(env, seed: int = 0) -> np.ndarray:
+    """A log-reward of each terminal state, over five nats."""
+    return np.random.default_rng(seed).uniform(-3, 2, env.num_terminal_states)
+
+
+@functools.cache
+def optimum_scores(env, learned: bool, pad_front: bool) -> Scored:
+    law = graph(env)
+    backward = None
+    if learned:
+        count = env.num_internal + env.num_terminal_states
+        backward = np.random.default_rng(1).normal(size=(count, env.backward_size))
+    reward = log_rewards(env)
+    return score_all(
+        optimal_sampler(law, reward, backward=backward), law, reward, pad_front=pad_front
+    )
+
+
+@functools.cache
+def network_scores(pad_front: bool = False) -> Scored:
+    sampler = network_sampler(ENV, jax.random.key(3), backward_head=True, flow_head=True)
+    return score_all(sampler, graph(ENV), log_rewards(ENV), pad_front=pad_front)
+
+
+def mean_loss(objective, scored: Scored):
+    """The loss of a batch, as training takes it."""
+    output = objective(scored)
+    return jnp.sum(scored.weight * output.loss) / jnp.sum(scored.weight)
+
+
+def learned_part(scored: Scored):
+    return (scored.log_pf, scored.log_pb, scored.log_flow, scored.log_z)
+
+
+def with_learned_part(scored: Scored, part) -> Scored:
+    return eqx.tree_at(learned_part, scored, part)
+
+
+def gradient(objective, scored: Scored):
+    """Gradient of the mean loss by log P_F, log P_B, log F and log Z."""
+    loss = lambda part: mean_loss(objective, with_learned_part(scored, part))  # noqa: E731
+    return jax.grad(loss)(learned_part(scored))
+
+
+@every_objective
+@pytest.mark.parametrize("pad_front", [False, True], ids=["pad-end", "pad-front"])
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed-pb", "learned-pb"])
+@every_environment
+def test_exact_flows_leave_no_residual_on_any_trajectory(env, learned, pad_front, make):
+    """Whichever trajectories are asked about: all of them are."""
+    scored = optimum_scores(env, learned, pad_front)
+    output = make(Squared())(scored)
+    assert len(output.residual) == sum(1 for _ in graph(env).paths())
+    np.testing.assert_allclose(output.residual, 0, atol=1e-5)
+    np.testing.assert_allclose(output.loss, 0, atol=1e-9)
+    if output.step_residual is not None:
+        np.testing.assert_allclose(output.step_residual, 0, atol=1e-5)
+
+
+@every_objective
+def test_away_from_the_optimum_there_is_a_residual(make):
+    output = make(Squared())(network_scores())
+    assert np.sqrt(np.mean(np.square(output.residual))) > 0.1
+    assert np.mean(output.loss) > 0.01
+
+
+@every_objective
+@every_regression
+def test_padding_at_either_end_changes_neither_loss_nor_residual(make, regression):
+    at_end, at_front = (make(regression)(network_scores(front)) for front in (False, True))
+    np.testing.assert_allclose(at_front.loss, at_end.loss, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(at_front.residual, at_end.residual, rtol=1e-5, atol=1e-5)
+    if at_end.step_residual is not None:
+        for front, end, mask in zip(
+            at_front.step_residual, at_end.step_residual, network_scores().mask, strict=True
+        ):
+            length = int(mask.sum())
+            np.testing.assert_allclose(front[len(mask) - length :], end[:length], atol=1e-5)
+            assert np.all(front[: len(mask) - length] == 0)
+            assert np.all(end[length:] == 0)
+
+
+@eqx.filter_jit
+def pull_back(sampler, trajectory, scored: Scored, cotangent):
+    """Gradient by the parameters of the sampler of what has this gradient by the scores."""
+    params, rest = eqx.partition(sampler, eqx.is_inexact_array)
+
+    def scores(params):
+        return learned_part(
+            score(eqx.combine(params, rest), trajectory, scored.log_reward, scored.weight)
+        )
+
+    return jax.vjp(scores, params)[1](cotangent)[0]
+
+
+@every_objective
+def test_padding_at_either_end_changes_no_gradient(make):
+    law = graph(ENV)
+    sampler = network_sampler(ENV, jax.random.key(3), backward_head=True, flow_head=True)
+    gradients = []
+    for pad_front in (False, True):
+        scored = network_scores(pad_front)
+        cotangent = gradient(make(Squared()), scored)
+        trajectory = law.trajectories(pad_front=pad_front)
+        gradients.append(pull_back(sampler, trajectory, scored, cotangent))
+    at_end, at_front = map(jax.tree.leaves, gradients)
+    scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in at_end)
+    assert scale > 0.01
+    for end, front in zip(at_end, at_front, strict=True):
+        np.testing.assert_allclose(front, end, atol=1e-5 * scale)
+
+
+@every_objective
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed-pb", "learned-pb"])
+def test_the_residual_is_positive_where_the_sampler_draws_too_rarely(make, learned):
+    """From the optimum, less probability for one edge: δ > 0 for the trajectories through it,
+    δ < 0 for those that leave the same state by another edge, 0 for the rest.
+    """
+    law, reward = graph(ENV), log_rewards(ENV)
+    backward = np.ones((len(law.states.stopped), ENV.backward_size)) if learned else None
+    best = optimal_sampler(law, reward, backward=backward)
+    log_pf, _ = edge_scores(best, law)
+    state, action = 3, 1
+    assert law.child[state, action] >= 0
+    log_pf[state, action] -= 2.0
+    log_pf[state] -= np.logaddexp.reduce(log_pf[state])
+    worse = table_sampler(
+        law,
+        log_pf,
+        float(best.log_z),
+        backward=backward,
+        log_flow=np.asarray(best.policy.log_flow),
+    )
+    paths = list(law.paths())
+    through = np.array([(state, action) in path for path in paths])
+    beside = np.array([any(s == state for s, _ in path) for path in paths]) & ~through
+    assert through.any()
+    assert beside.any()
+    residual = np.asarray(make(Squared())(score_all(worse, law, reward)).residual)
+    if make is VarGrad:  # relative to the batch's mean
+        assert residual[through].min() > residual[~through].max()
+        assert residual[beside].max() < residual[~beside].min()
+        assert residual[through].min() > 0
+        return
+    assert residual[through].min() > 0.1
+    assert residual[beside].max() < -0.01
+    np.testing.assert_allclose(residual[~(through | beside)], 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed-pb", "learned-pb"])
+def test_the_residual_of_tb_is_the_sum_of_those_of_db(learned):
+    sampler = network_sampler(ENV, jax.random.key(4), backward_head=learned, flow_head=True)
+    start = sampler.log_flow(ENV.initial_state())
+    sampler = eqx.tree_at(lambda s: s.log_z, sampler, start)
+    scored = score_all(sampler, graph(ENV), log_rewards(ENV))
+    tb, db, subtb = (objective(scored) for objective in (TB(), DB(), SubTB()))
+    np.testing.assert_allclose(db.step_residual.sum(axis=1), tb.residual, atol=1e-5)
+    np.testing.assert_allclose(db.residual, tb.residual, atol=1e-5)
+    np.testing.assert_allclose(subtb.residual, tb.residual, atol=1e-5)
+
+
+@every_objective
+@every_regression
+@pytest.mark.parametrize("size", [0.0, 1e4])
+def test_losses_and_gradients_are_finite(make, regression, size):
+    """Also where the residuals reach 1e4, at a random point and at the optimum."""
+    for scored in (network_scores(), optimum_scores(ENV, True, False)):
+        sign = jnp.where(jnp.arange(len(scored.log_reward)) % 2 == 0, 1.0, -1.0)
+        log_reward = scored.log_reward + size * sign
+        flow = scored.log_flow
+        flow = jnp.where(flow == scored.log_reward[:, None], log_reward[:, None], flow)
+        far = eqx.tree_at(lambda s: (s.log_reward, s.log_flow), scored, (log_reward, flow))
+        output = make(regression)(far)
+        assert np.all(np.isfinite(output.loss))
+        assert np.all(np.isfinite(output.residual))
+        assert np.abs(output.residual).max() >= size / 2
+        for leaf in jax.tree.leaves(gradient(make(regression), far)):
+            assert np.all(np.isfinite(leaf))
+
+
+@every_objective
+@every_regression
+def test_no_gradient_reaches_the_residual_and_none_reaches_padding(make, regression):
+    scored = network_scores()
+    objective = make(regression)
+
+    def residuals(part):
+        output = objective(with_learned_part(scored, part))
+        steps = 0 if output.step_residual is None else jnp.sum(output.step_residual**2)
+        return jnp.sum(output.residual**2) + steps
+
+    for leaf in jax.tree.leaves(jax.grad(residuals)(learned_part(scored))):
+        assert np.all(np.asarray(leaf) == 0)
+    by_pf, by_pb, *_ = gradient(objective, scored)
+    assert np.all(np.asarray(by_pf)[~scored.mask] == 0)
+    assert np.all(np.asarray(by_pb)[~scored.mask] == 0)
+    assert np.any(np.asarray(by_pf)[scored.mask] != 0)
+
+
+@every_objective
+@every_regression
+def test_weight_0_leaves_a_trajectory_out_exactly(make, regression):
+    """Whatever it holds: nothing of the others changes by a bit, and none of its scores moves."""
+    scored = network_scores()
+    out = np.arange(len(scored.weight)) % 3 == 0
+    weight = jnp.where(out, 0.0, 1.0)
+    one = eqx.tree_at(lambda s: s.weight, scored, weight)
+    row = out[:, None]
+    other = eqx.tree_at(
+        lambda s: (s.log_pf, s.log_pb, s.log_reward),
+        one,
+        (
+            jnp.where(row & scored.mask, -7.5, scored.log_pf),
+            jnp.where(row & scored.mask, -0.25, scored.log_pb),
+            jnp.where(out, 11.0, scored.log_reward),
+        ),
+    )
+    objective = make(regression)
+    first, second = objective(one), objective(other)
+    np.testing.assert_array_equal(first.loss[~out], second.loss[~out])
+    np.testing.assert_array_equal(first.residual[~out], second.residual[~out])
+    assert mean_loss(objective, one) == mean_loss(objective, other)
+    for a, b in zip(gradient(objective, one), gradient(objective, other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    by_pf, by_pb, by_flow, _ = gradient(objective, other)
+    for leaf in (by_pf, by_pb, by_flow):
+        assert np.all(np.asarray(leaf)[out] == 0)
+    # And it is the loss of the batch without it, to rounding.
+    alone = jax.tree.map(
+        lambda leaf: leaf[~out] if leaf.ndim else leaf, eqx.tree_at(lambda s: s.weight, one, weight)
+    )
+    np.testing.assert_allclose(mean_loss(objective, one), mean_loss(objective, alone), rtol=1e-5)
+
+
+# ---- what each objective is ------------------------------------------------------------------
+
+
+def by_hand(log_pf, log_pb, log_flow, log_reward, log_z, mask) -> Scored:
+    array = lambda values: jnp.asarray(values, jnp.float32)  # noqa: E731
+    return Scored(
+        log_pf=array(log_pf),
+        log_pb=array(log_pb),
+        log_flow=None if log_flow is None else array(log_flow),
+        log_z=array(log_z),
+        log_reward=array(log_reward),
+        mask=jnp.asarray(mask, bool),
+        weight=jnp.ones(len(log_reward)),
+    )
+
+
+HAND = by_hand(
+    log_pf=[[-1.0, -2.0, -3.0], [-0.5, -1.5, 0.0]],
+    log_pb=[[-0.25, -0.5, 0.0], [-1.0, 0.0, 0.0]],
+    log_flow=[[3.0, 2.75, 3.0, 2.0], [3.0, 0.5, 1.0, 1.0]],
+    log_reward=[2.0, 1.0],
+    log_z=4.0,
+    mask=[[1, 1, 1], [1, 1, 0]],
+)
+"""Step residuals: (0.5, 1.75, 2) and (-3, 2)."""
+
+
+def test_tb_by_hand():
+    output = TB()(HAND)
+    np.testing.assert_allclose(output.residual, [3.25, -2.0])
+    np.testing.assert_allclose(output.loss, [3.25**2, 4.0])
+
+
+def test_vargrad_by_hand():
+    output = VarGrad()(HAND)
+    np.testing.assert_allclose(output.residual, [2.625, -2.625])
+    np.testing.assert_allclose(output.loss, [2.625**2, 2.625**2])
+
+
+def test_db_by_hand():
+    output = DB()(HAND)
+    np.testing.assert_allclose(output.step_residual, [[0.5, 1.75, 2], [-3, 2, 0]])
+    np.testing.assert_allclose(output.residual, [4.25, -1.0])
+    # The mean over trajectories is the mean over the five transitions.
+    np.testing.assert_allclose(np.mean(output.loss), (0.25 + 1.75**2 + 4 + 9 + 4) / 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lamda", [0.5, 1.0, 2.0])
+def test_subtb_by_hand(lamda):
+    output = SubTB(lamda)(HAND)
+    first = lamda * (0.5**2 + 1.75**2 + 2**2) + lamda**2 * (2.25**2 + 3.75**2) + lamda**3 * 4.25**2
+    second = lamda * (9 + 4) + lamda**2 * 1
+    norms = [3 * lamda + 2 * lamda**2 + lamda**3, 2 * lamda + lamda**2]
+    np.testing.assert_allclose(output.loss, [first / norms[0], second / norms[1]], rtol=1e-6)
+    np.testing.assert_allclose(output.residual, [4.25, -1.0])
+
+
+def test_subtb_tends_to_tb_and_to_detailed_balance():
+    scored = network_scores()
+    scored = eqx.tree_at(lambda s: s.log_z, scored, scored.log_flow[0, 0])
+    np.testing.assert_allclose(SubTB(1e6)(scored).loss, TB()(scored).loss, rtol=1e-3, atol=1e-4)
+    steps = DB()(scored).step_residual
+    per_step = jnp.sum(steps**2, axis=1) / jnp.sum(scored.mask, axis=1)
+    np.testing.assert_allclose(SubTB(1e-6)(scored).loss, per_step, rtol=1e-3, atol=1e-4)
+
+
+@every_regression
+def test_vargrad_has_the_gradient_of_tb_at_the_best_log_z_of_the_batch(regression):
+    weight = jnp.asarray(np.random.default_rng(0).uniform(0.1, 2, len(network_scores().weight)))
+    scored = eqx.tree_at(lambda s: s.weight, network_scores(), weight.astype(jnp.float32))
+    ratio = TB()(scored).residual + scored.log_z
+    best = jnp.sum(scored.weight * ratio) / jnp.sum(scored.weight)
+    at_best = eqx.tree_at(lambda s: s.log_z, scored, best)
+    *tb, by_log_z = gradient(TB(regression), at_best)
+    *vargrad, none = gradient(VarGrad(regression), scored)
+    for expected, found in zip(tb[:2], vargrad[:2], strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert none == 0
+    if isinstance(regression, Squared):  # for which the mean is the best log Z
+        np.testing.assert_allclose(by_log_z, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [DB, lambda r: SubTB(0.9, r)], ids=["db", "subtb"])
+def test_objectives_with_flows_say_what_they_need(make):
+    scored = eqx.tree_at(lambda s: s.log_flow, HAND, None)
+    assert make(Squared()).needs_flow
+    with pytest.raises(ValueError, match="flow_head=True"):
+        make(Squared())(scored)
+
+
+def test_only_objectives_that_learn_log_z_have_a_gradient_for_it():
+    for name, make in OBJECTIVES.items():
+        objective = make(Squared())
+        by_log_z = gradient(objective, network_scores())[-1]
+        assert (by_log_z != 0) == objective.learns_log_z, name
+
+
+# ---- regressions -----------------------------------------------------------------------------
+
+WIDE = np.concatenate([[0.0], np.geomspace(1e-3, 1e4, 200)]).astype(np.float32)
+
+
+@every_regression
+def test_regressions_are_0_at_0_only_and_grow_away_from_it(regression):
+    for side in (WIDE, -WIDE):
+        loss = np.asarray(regression(jnp.asarray(side)), np.float64)
+        assert loss[0] == 0
+        assert np.all(np.diff(loss) > 0)
+        assert np.all(np.isfinite(loss))
+
+
+@every_regression
+def test_regressions_are_never_negative_however_small_the_residual(regression):
+    tiny = np.geomspace(1e-12, 1e-3, 400).astype(np.float32)
+    for side in (tiny, -tiny):
+        assert np.all(np.asarray(regression(jnp.asarray(side))) >= 0)
+
+
+@every_regression
+def test_the_slope_of_a_regression_is_finite_and_has_the_sign_of_the_residual(regression):
+    slope = jax.vmap(jax.grad(regression))
+    assert slope(jnp.zeros(1))[0] == 0
+    for sign in (1, -1):
+        values = np.asarray(slope(jnp.asarray(sign * WIDE[1:])))
+        assert np.all(np.isfinite(values))
+        assert np.all(sign * values > 0)
+        assert np.all(np.diff(sign * values) >= -1e-6 * np.abs(values[1:]))  # convex
+
+
+@pytest.mark.parametrize(
+    ("regression", "residual", "loss"),
+    [
+        (Squared(), 3.0, 9.0),
+        (Huber(), 0.5, 0.25),
+        (Huber(), 3.0, 5.0),
+        (Huber(2.0), -3.0, 8.0),
+        (REGRESSIONS["shifted-cosh"], 1.0, np.e + 1 / np.e - 2),
+        (REGRESSIONS["shifted-cosh"], -2.0, np.e**2 + np.e**-2 - 2),
+        (REGRESSIONS["shifted-cosh"], 12.0, 2 * np.cosh(10) - 2 + 4 * np.sinh(10)),
+        (Linex(), 1.0, np.e - 2),
+        (Linex(), -1.0, 1 / np.e),
+        (Linex(2.0), 0.5, (np.e - 2) / 4),
+        (Linex(-1.0), 1.0, 1 / np.e),
+        (Linex(), 12.0, np.exp(10) - 11 + 2 * (np.exp(10) - 1)),
+        (Linex(), -1e4, 1e4 - 1),
+    ],
+)
+def test_regressions_by_hand(regression, residual, loss):
+    np.testing.assert_allclose(regression(jnp.asarray(residual)), loss, rtol=1e-5)
+
+
+def test_regressions_agree_with_their_squares_near_0():
+    near = jnp.asarray([-1e-2, 1e-2])
+    for name, factor in {"huber": 1.0, "shifted-cosh": 1.0, "linex": 0.5}.items():
+        np.testing.assert_allclose(REGRESSIONS[name](near), factor * near**2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("build", "remedy"),
+    [
+        (lambda: Huber(0.0), "width > 0"),
+        (lambda: Linex(0.0), "Squared"),
+        (lambda: Linex(1.0, limit=-1.0), "limit > 0"),
+        (lambda: SubTB(0.0), "lamda > 0"),
+        (lambda: SubTB(float("nan")), "lamda > 0"),
+    ],
+)
+def test_impossible_constants_are_refused(build, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        build()

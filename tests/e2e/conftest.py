@@ -1,0 +1,21 @@
+"""The run that the tests of the command line read, and copies of it to change."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .._runs import shared_run
+from .._runs import without_report as without_report
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, for reading only."""
+    return shared_run(tmp_path_factory)
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))

@@ -1,0 +1,281 @@
+"""`didact.train`, `didact.Run`, and samplers in files of their own."""
+
+import io
+import json
+import pickle
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import didact
+from didact.environments import Hypergrid, published_backward_kernel
+from didact.logging import MetricsLog, read_metrics
+from didact.metrics import exact, finite_or_none
+from didact.networks import MLPConfig
+from didact.run import RunError
+from didact.targets import FromFunction
+
+from .._runs import experiment
+
+
+def test_run_is_read_from_its_folder(trained: Path) -> None:
+    run = didact.Run.load(trained)
+    assert eqx.tree_equal(run.experiment, experiment())
+    assert run.seeds == (0, 1)
+    assert didact.Run.load(str(trained)).config == run.config
+    state = run.state()
+    assert int(state.step) == 205
+    assert state.num_seeds == 2
+    assert [row["kind"] for row in run.metrics()][:2] == ["header", "evaluation"]
+
+
+def test_students_and_teachers_are_those_of_their_seeds(trained: Path) -> None:
+    run = didact.Run.load(trained)
+    final = json.loads((trained / "evaluation.json").read_text())
+    for i, seed in enumerate(run.seeds):
+        student = run.student(seed)
+        law = exact.terminal_law(student.environment, exact.policy_table(student))
+        truth = exact.truth(student.environment, run.experiment.target)
+        assert exact.compare(law, truth)["tv"] == final["tv"][i]
+        assert float(student.log_z) == pytest.approx(final["log_z"][i])
+        teacher = run.teacher(seed)
+        assert teacher is not None
+        assert not eqx.tree_equal(teacher.policy, student.policy)
+    assert eqx.tree_equal(run.student(), run.student(0))
+    with pytest.raises(RunError, match=r"no seed 2: its seeds are \[0, 1\]"):
+        _ = run.teacher(2)
+
+
+def test_run_without_a_teacher(tmp_path: Path, without_report: None) -> None:
+    small = didact.Experiment(Hypergrid(1, 6), didact.targets.DeceptiveGrid(1, 6), steps=3)
+    run = didact.train(small, tmp_path / "run", seeds=[5], evaluations=0, num_draws=16)
+    assert run.teacher() is None
+    assert run.seeds == (5,)
+    assert run.evaluate(num_draws=16)["gradient_steps"] == [3]
+
+
+def test_settings_that_cannot_be(tmp_path: Path) -> None:
+    for seeds in ((), (1, 1), (-1,), (2**31,)):
+        with pytest.raises(ValueError, match="seeds must"):
+            _ = didact.train(experiment(), tmp_path / "run", seeds=seeds)
+    with pytest.raises(ValueError, match="evaluations must be >= 0, got -1"):
+        _ = didact.train(experiment(), tmp_path / "run", evaluations=-1)
+    with pytest.raises(ValueError, match="num_draws must be >= 2, got 1"):
+        _ = didact.train(experiment(), tmp_path / "run", num_draws=1)
+    assert not (tmp_path / "run").exists()
+
+
+def bowl(x: jax.Array) -> jax.Array:
+    """A log-reward with its top at (3, 3)."""
+    return -0.5 * jnp.sum((x - 3.0) ** 2)
+
+
+def test_function_of_the_user(tmp_path: Path, without_report: None) -> None:
+    own = didact.Experiment(Hypergrid(2, 6), FromFunction(bowl), steps=3)
+    run = didact.train(own, tmp_path / "run", evaluations=1, num_draws=16)
+    given = {f"{__name__}:bowl": bowl}
+    with pytest.raises(RunError, match=r"config.json cannot be used .* given="):
+        _ = didact.Run.load(run.path)
+    read = didact.Run.load(run.path, given=given)
+    verdict = read.evaluate(num_draws=16)
+    assert verdict["num_modes"] is None
+    assert verdict["modes_found"] is None
+    assert verdict["log_z_error"] is not None
+    # The same call again goes on with the run, though its file names a function only.
+    assert didact.train(own, run.path, evaluations=1, num_draws=16).seeds == (0,)
+
+
+# ---- samplers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", [didact.objectives.TB(), didact.objectives.SubTB()])
+@pytest.mark.parametrize("scoring", [None, published_backward_kernel])
+def test_sampler_is_read_as_it_was_written(objective, scoring, tmp_path: Path) -> None:
+    small = didact.Experiment(
+        Hypergrid(2, 5),
+        didact.targets.DeceptiveGrid(2, 5),
+        objective=objective,
+        network=MLPConfig(width=9, depth=3),
+        backward_scoring=scoring,
+    )
+    sampler = didact.init(small, (3,)).student()
+    didact.save_sampler(tmp_path / "sampler.npz", sampler, seed=3, note="mine")
+    read = didact.load_sampler(tmp_path / "sampler.npz")
+    assert jax.tree.structure(read) == jax.tree.structure(sampler)
+    for have, want in zip(jax.tree.leaves(read), jax.tree.leaves(sampler), strict=True):
+        assert np.asarray(have).tobytes() == np.asarray(want).tobytes()
+        assert np.asarray(have).dtype == np.asarray(want).dtype
+    with np.load(tmp_path / "sampler.npz", allow_pickle=False) as file:
+        header = json.loads(file["header"].tobytes())
+    assert (header["format_version"], header["seed"], header["note"]) == (1, 3, "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["sampler.npz"]
+
+
+def test_sampler_of_a_run_is_its_student(trained: Path) -> None:
+    run = didact.Run.load(trained)
+    for seed in run.seeds:
+        assert eqx.tree_equal(
+            didact.load_sampler(trained / "samplers" / f"student-{seed}.npz"), run.student(seed)
+        )
+
+
+@pytest.fixture
+def sampler_file(tmp_path: Path) -> Path:
+    """A small sampler in a file."""
+    small = didact.Experiment(
+        Hypergrid(1, 4), didact.targets.DeceptiveGrid(1, 4), network=MLPConfig(width=4, depth=1)
+    )
+    path = tmp_path / "sampler.npz"
+    didact.save_sampler(path, didact.init(small).student())
+    return path
+
+
+def test_damaged_samplers_are_refused(sampler_file: Path) -> None:
+    """Cut anywhere or with any one byte changed, a file is refused, or what was changed does
+    not count and the sampler is the same.
+    """
+    content, whole = sampler_file.read_bytes(), didact.load_sampler(sampler_file)
+    rng = np.random.default_rng(0)
+    changed = [content[:n] for n in (0, 1, 100, len(content) // 2, len(content) - 1)]
+    for place in rng.integers(len(content), size=60):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        changed.append(bytes(damaged))
+    refusals = 0
+    for damaged in changed:
+        sampler_file.write_bytes(damaged)
+        try:
+            assert eqx.tree_equal(didact.load_sampler(sampler_file), whole)
+        except ValueError as error:
+            assert str(sampler_file) in str(error)
+            refusals += 1
+    assert refusals > 0.8 * len(changed)
+
+
+class Mischief:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.mkdir, (self.path,)
+
+
+def with_header(file: Path, **changes: object) -> None:
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive}
+    header = json.loads(arrays.pop("header").tobytes()) | changes
+    np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "run"},
+        {"format_version": 2},
+        {"environment": {"type": "os.system", "command": "mkdir mischief"}},
+        {"environment": {"type": "os:mkdir", "path": "mischief"}},
+        {"environment": {"type": "pathlib:Path.mkdir", "self": "mischief"}},
+        {"backward_scoring": {"function": "os:mkdir"}},
+        {"environment": "Hypergrid"},
+        {"environment": {"type": "environments.Hypergrid", "dim": 1, "side": 5}},
+        {"network": {"type": "environments.Hypergrid", "dim": 1, "side": 4}},
+        {"network": None},
+        {"network": {"type": "networks.MLPConfig", "width": "4"}},
+        {"flow_head": True},
+    ],
+    ids=str,
+)
+def test_headers_that_do_not_fit_are_refused(
+    changes: dict[str, object], sampler_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sampler_file.parent)
+    with_header(sampler_file, **changes)
+    with pytest.raises(ValueError, match="sampler.npz"):
+        _ = didact.load_sampler(sampler_file)
+    assert [path.name for path in sampler_file.parent.iterdir()] == ["sampler.npz"]
+
+
+def test_pickles_are_refused_and_not_executed(sampler_file: Path) -> None:
+    target = sampler_file.parent / "mischief"
+    bomb = np.asarray([Mischief(target)], object)
+    buffer = io.BytesIO()
+    np.savez(buffer, header=bomb)
+    only_array = io.BytesIO()
+    np.save(only_array, bomb, allow_pickle=True)
+    with np.load(sampler_file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive}
+    inside = io.BytesIO()
+    np.savez(inside, **(arrays | {"array_0": bomb}))
+    plain = pickle.dumps(Mischief(target))
+    for content in (buffer.getvalue(), only_array.getvalue(), inside.getvalue(), plain):
+        sampler_file.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a sampler"):
+            _ = didact.load_sampler(sampler_file)
+        assert not target.exists()
+    with pytest.raises(ValueError, match="nowhere.npz"):
+        _ = didact.load_sampler(sampler_file.with_name("nowhere.npz"))
+
+
+# ---- the record -----------------------------------------------------------------------------
+
+
+def row(step: int, kind: str = "train") -> dict[str, object]:
+    return {"kind": kind, "step": step, "time": {"seconds": 0.5}}
+
+
+def test_record_forgets_what_came_after_the_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, step=0)
+    for step in (2, 4, 6):
+        log.write(row(step))
+    log.write(row(6, "evaluation"))
+    log.close()
+    MetricsLog(path, step=6).close()
+    assert [r.get("step") for r in read_metrics(path)] == [None, 2, 4, 6, 6]
+    log = MetricsLog(path, step=4)
+    log.write(row(5))
+    log.close()
+    assert [r.get("step") for r in read_metrics(path)] == [None, 2, 4, 5]
+    MetricsLog(path, step=0).close()
+    assert list(read_metrics(path)) == [{"kind": "header", "format_version": 1}]
+
+
+def test_record_is_readable_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert list(read_metrics(path)) == []
+    log = MetricsLog(path, step=0)
+    log.write(row(2) | {"loss": [float("nan"), 1.0], "norm": np.float32("inf")})
+    *_, last = read_metrics(path)
+    assert (last["loss"], last["norm"]) == ([None, 1.0], None)
+    with path.open("a") as file:
+        _ = file.write('{"kind": "train", "st')
+    assert [r["kind"] for r in read_metrics(path)] == ["header", "train"]
+    log.close()
+
+
+def test_record_from_the_future(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "header", "format_version": 2}\n{"kind": "train"}\n')
+    with pytest.raises(ValueError, match="format version 2: update didact"):
+        _ = list(read_metrics(path))
+
+
+def test_finite_or_none() -> None:
+    value = {
+        "a": [1, 2.5, float("nan"), float("-inf")],
+        "b": (np.float32("nan"), np.float64(0.5), np.int64(3), np.bool_(True)),
+        "c": {"d": None, "e": "nan", "f": True},
+    }
+    clean = finite_or_none(value)
+    assert clean == {
+        "a": [1, 2.5, None, None],
+        "b": [None, 0.5, 3, True],
+        "c": {"d": None, "e": "nan", "f": True},
+    }
+    assert json.loads(json.dumps(clean, allow_nan=False)) == clean

@@ -1,0 +1,123 @@
+"""The Teacher's rewards, by hand: the formulas of the paper's three tasks and their relatives."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from didact._types import ObjectiveOutput
+from didact.teacher import DoubleLog, OneSided, Plain
+
+DELTA = [2.0, -2.0, 0.0, 100.0]
+LOG_R = [1.0, -1.0, 0.5, 2.0]
+
+
+def evaluate(reward, residual=DELTA, log_reward=LOG_R, steps=None, mask=None):
+    residual = jnp.asarray(residual, jnp.float32)
+    steps = None if steps is None else jnp.asarray(steps, jnp.float32)
+    mask = jnp.ones((len(residual), 1), bool) if mask is None else jnp.asarray(mask, bool)
+    output = ObjectiveOutput(residual**2, residual, steps)
+    return np.asarray(reward(output, jnp.asarray(log_reward, jnp.float32), mask))
+
+
+def test_the_grid_form():
+    """log( log(1 + η + (1 + 19·1[δ > 0]) δ²) + 1e-8 ), η = 1e-3, without R."""
+    expected = [
+        math.log(math.log(1.001 + 20 * 4) + 1e-8),
+        math.log(math.log(1.001 + 4) + 1e-8),
+        math.log(math.log(1.001) + 1e-8),
+        math.log(math.log(1.001 + 20 * 10_000) + 1e-8),
+    ]
+    np.testing.assert_allclose(evaluate(DoubleLog()), expected, rtol=1e-5)
+
+
+def test_the_grid_form_multiplies_by_the_reward_inside_the_floor():
+    """log( log(1 + η + w δ²) R^α + 1e-8 )."""
+    for alpha, log_reward in ((1.0, 1.0), (2.0, -12.0)):
+        inner = math.log(1.001 + 20 * 4) * math.exp(alpha * log_reward) + 1e-8
+        found = evaluate(DoubleLog(alpha=alpha), [2.0], [log_reward])
+        np.testing.assert_allclose(found, [math.log(inner)], rtol=1e-5)
+
+
+def test_the_diffusion_form():
+    """log( log(1.001 + w ½δ²) ) + ½ log R, and the error is 1e-12 where log R is too low."""
+    form = DoubleLog(alpha=0.5, floor=0.0, scale=0.5)
+    expected = [
+        math.log(math.log(1.001 + 20 * 2)) + 0.5,
+        math.log(math.log(1.001 + 2)) - 0.5,
+        math.log(math.log(1.001)) + 0.25,
+        math.log(math.log(1.001 + 20 * 5_000)) + 1.0,
+    ]
+    np.testing.assert_allclose(evaluate(form), expected, rtol=1e-5)
+    below = DoubleLog(alpha=0.5, floor=0.0, scale=0.5, threshold=0.75)
+    expected[1] = math.log(math.log(1.001 + 1e-12)) - 0.5
+    np.testing.assert_allclose(evaluate(below), expected, rtol=1e-5)
+
+
+def test_the_biochemical_form():
+    """log( log(1.001 + w min(δ², 5000)) ) + ½ log R."""
+    form = DoubleLog(alpha=0.5, floor=0.0, cap=5000.0)
+    expected = [
+        math.log(math.log(1.001 + 20 * 4)) + 0.5,
+        math.log(math.log(1.001 + 4)) - 0.5,
+        math.log(math.log(1.001)) + 0.25,
+        math.log(math.log(1.001 + 20 * 5_000)) + 1.0,
+    ]
+    np.testing.assert_allclose(evaluate(form), expected, rtol=1e-5)
+    at_the_cap = evaluate(form, [math.sqrt(5000.0), 1e4], [0.0, 0.0])
+    np.testing.assert_allclose(at_the_cap[0], at_the_cap[1], rtol=1e-6)
+
+
+def test_the_sum_over_transitions():
+    """Σ_t log(1 + η + w(δ_t) δ_t²) over real transitions, as with detailed balance."""
+    steps = [[1.0, -2.0, 50.0], [3.0, 0.5, -1.0]]
+    mask = [[1, 1, 0], [1, 1, 1]]
+    found = evaluate(DoubleLog(per_step=True), [0.0, 0.0], [0.0, 0.0], steps, mask)
+    first = math.log(1.001 + 20) + math.log(1.001 + 4)
+    second = math.log(1.001 + 20 * 9) + math.log(1.001 + 20 * 0.25) + math.log(1.001 + 1)
+    np.testing.assert_allclose(found, [math.log(first), math.log(second)], rtol=1e-5)
+
+
+def test_the_sum_over_transitions_needs_an_objective_with_transitions():
+    with pytest.raises(ValueError, match="DB or SubTB"):
+        evaluate(DoubleLog(per_step=True))
+
+
+def test_asymmetry_and_eta_are_what_they_say():
+    found = evaluate(DoubleLog(eta=0.5, asymmetry=3.0), [1.0, -1.0], [0.0, 0.0])
+    expected = [math.log(math.log(1.5 + 4)), math.log(math.log(1.5 + 1))]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_plain_form():
+    """log(η + w δ²) + α log R."""
+    expected = [math.log(1e-3 + 80), math.log(1e-3 + 4), math.log(1e-3), math.log(1e-3 + 2e5)]
+    np.testing.assert_allclose(evaluate(Plain()), expected, rtol=1e-5)
+    shifted = np.add(expected, np.multiply(0.5, LOG_R))
+    np.testing.assert_allclose(evaluate(Plain(alpha=0.5)), shifted, rtol=1e-5)
+
+
+def test_the_one_sided_form():
+    """log(η + max(δ, 0)) + α log R, α = 1 by default."""
+    expected = [math.log(2.01) + 1, math.log(0.01) - 1, math.log(0.01) + 0.5, math.log(100.01) + 2]
+    np.testing.assert_allclose(evaluate(OneSided()), expected, rtol=1e-5)
+
+
+def test_small_errors_of_a_converged_student_stay_apart_in_single_precision():
+    form = DoubleLog(eta=1e-9, floor=0.0)
+    found = evaluate(form, [-1e-4, -2e-4, -4e-4], [0.0, 0.0, 0.0])
+    expected = np.log(np.log1p(1e-9 + np.square([1e-4, 2e-4, 4e-4])))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", [DoubleLog, Plain, OneSided])
+def test_eta_must_be_positive(form):
+    with pytest.raises(ValueError, match="eta > 0"):
+        form(eta=0.0)
+
+
+@pytest.mark.parametrize("form", [DoubleLog, Plain])
+def test_asymmetry_must_not_be_negative(form):
+    with pytest.raises(ValueError, match="asymmetry >= 0"):
+        form(asymmetry=-1.0)
