@@ -14,7 +14,7 @@ import pytest
 # A name with a slash is a package, one without is a single file.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "bench", "presets/", "fit"),
-    ("testing", "run", "_train", "_experiment", "checkpoint", "logging", "report/"),
+    ("testing", "run", "samples", "checkpoint", "_train", "_experiment", "logging", "report/"),
     ("behaviours/", "metrics/"),
     ("_sampler", "environments/", "targets/", "networks/", "replay", "datasets/"),
     ("objectives/", "teacher", "_kernels", "_types", "_config"),

@@ -109,14 +109,9 @@ def page_name(page: Path) -> str:
 
 @pytest.fixture
 def _jax_settings() -> Iterator[None]:
-    """Compile quickly, and undo what the command line, or an example, changes in JAX."""
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_disable_most_optimizations",
-        "jax_persistent_cache_min_compile_time_secs",
-    )
+    """Undo what the command line, or an example, changes in JAX."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
     for name, value in before.items():
         jax.config.update(name, value)
