@@ -101,8 +101,8 @@ def ask(experiment: Experiment, state: TrainState) -> Proposal:
 def tell(
     experiment: Experiment, state: TrainState, proposal: Proposal, log_reward: Float[Array, "S B"]
 ) -> tuple[TrainState, StepInfo]:
-    """Learn from a proposal and the log-rewards of its objects (for replayed ones, those
-    that the proposal holds).
+    """Learn from a proposal and the log-rewards of its objects. For replayed objects those that
+    the proposal holds are taken, whatever is given.
     """
     return _tell_seeds(traced_numbers(experiment), state, proposal, log_reward)
 
@@ -384,6 +384,7 @@ def _ask_seeds(experiment: Experiment, state: TrainState) -> Proposal:
 
 @eqx.filter_jit
 def _tell_seeds(experiment, state: TrainState, proposal, log_reward):
+    log_reward = jnp.where(proposal.fresh[:, None], log_reward, proposal.log_reward)
     seeds, info = _over_seeds(
         lambda seed, proposal, log_reward, _: _tell_seed(experiment, seed, proposal, log_reward),
         state.seeds,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from .._runs import shared_run
-from .._runs import without_report as without_report
+from .._runs import shared_run, without_report
+
+__all__ = ["copy", "trained", "without_report"]
 
 
 @pytest.fixture(scope="session")

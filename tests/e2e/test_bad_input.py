@@ -102,7 +102,7 @@ def test_commands(
         (["--out", "folder.npz"], ["folder.npz"]),
         (["--seed", "7"], ["no seed 7", "[0, 1]"]),
     ],
-    ids=lambda value: " ".join(value),
+    ids=" ".join,
 )
 def test_options_of_sample(
     arguments: list[str],
@@ -302,7 +302,7 @@ def test_reward_that_is_not_finite(
     """Found by the exact evaluation of the target, or by the training itself."""
     experiment = didact.Experiment(Hypergrid(2, 6), FromFunction(bad_reward), steps=30)
     run = tmp_path / "run"
-    with pytest.raises(FloatingPointError, match="not finite.*bound"):
+    with pytest.raises(FloatingPointError, match=r"not finite.*bound"):
         _ = didact.train(experiment, run, evaluations=evaluations)
     kept = didact.Run.load(run, given={f"{__name__}:bad_reward": bad_reward})
     assert eqx.tree_equal(kept.experiment, experiment)

@@ -40,8 +40,9 @@ def grid_law(dim: int, side: int) -> Floats:
     [(2, 128, 9.83e-6), (2, 256, 5.03e-6), (4, 16, 8.16e-6), (4, 32, 1.580e-6)],
 )
 def test_floor_of_the_empirical_l1_on_the_paper_grids(dim: int, side: int, floor: float) -> None:
+    """The floors are known from one simulation each, which is off by a percent at most."""
     law = grid_law(dim, side)
-    assert empirical.l1_floor(law, 100_000) == pytest.approx(floor, rel=1e-3)
+    assert empirical.l1_floor(law, 100_000) == pytest.approx(floor, rel=0.01)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50, 1000])

@@ -145,15 +145,15 @@ def test_damaged_samplers_are_refused(sampler_file: Path) -> None:
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(rng.integers(8))
         changed.append(bytes(damaged))
-    refusals = 0
+    refusals = []
     for damaged in changed:
         sampler_file.write_bytes(damaged)
         try:
             assert eqx.tree_equal(didact.load_sampler(sampler_file), whole)
         except ValueError as error:
-            assert str(sampler_file) in str(error)
-            refusals += 1
-    assert refusals > 0.8 * len(changed)
+            refusals.append(str(error))
+    assert len(refusals) > len(changed) / 2
+    assert all(str(sampler_file) in refusal for refusal in refusals)
 
 
 class Mischief:
@@ -196,7 +196,7 @@ def test_headers_that_do_not_fit_are_refused(
 ) -> None:
     monkeypatch.chdir(sampler_file.parent)
     with_header(sampler_file, **changes)
-    with pytest.raises(ValueError, match="sampler.npz"):
+    with pytest.raises(ValueError, match=r"sampler\.npz"):
         _ = didact.load_sampler(sampler_file)
     assert [path.name for path in sampler_file.parent.iterdir()] == ["sampler.npz"]
 
@@ -218,7 +218,7 @@ def test_pickles_are_refused_and_not_executed(sampler_file: Path) -> None:
         with pytest.raises(ValueError, match="cannot be read as a sampler"):
             _ = didact.load_sampler(sampler_file)
         assert not target.exists()
-    with pytest.raises(ValueError, match="nowhere.npz"):
+    with pytest.raises(ValueError, match=r"nowhere\.npz"):
         _ = didact.load_sampler(sampler_file.with_name("nowhere.npz"))
 
 
