@@ -486,8 +486,10 @@ def _print_verdict(verdict: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title="Verdict" + ("" if verdict["exact"] else " (by samples)"))
-    for heading in ("", "mean", *(f"seed {seed}" for seed in verdict["seeds"])):
-        table.add_column(heading, justify="right" if heading else "left")
+    single = len(verdict["seeds"]) <= 3  # more would not fit beside one another
+    each = [f"seed {seed}" for seed in verdict["seeds"]] if single else ["lowest", "highest"]
+    for heading in ("", "mean", *each):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     rows = {
         "total variation": "tv",
         "KL(target, Student), nats": "kl",
@@ -504,12 +506,16 @@ def _print_verdict(verdict: dict[str, Any]) -> None:
         if not values or all(value is None for value in values):
             continue
         present = [value for value in values if value is not None]
+        shown = values if single else (min(present), max(present))
         table.add_row(
             label,
             _number(sum(present) / len(present)),
-            *("–" if value is None else _number(value) for value in values),
+            *("–" if value is None else _number(value) for value in shown),
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
     if verdict["num_modes"] is not None:
         _out(f"The target has {verdict['num_modes']:,} modes.")
 

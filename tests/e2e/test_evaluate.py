@@ -66,22 +66,25 @@ def test_values_that_are_not_finite_are_null(copy: Path, monkeypatch: pytest.Mon
     assert verdict["empirical_l1"] == [None, None]
 
 
-@pytest.mark.parametrize("seeds", [1, 8])
-def test_table_shows_every_number_in_full(seeds: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("seeds", [1, 3, 8])
+def test_table_shows_numbers_in_full(seeds: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of each seed, or of many seeds the lowest and the highest."""
     verdict = {
         "exact": True,
         "seeds": list(range(seeds)),
         "num_modes": 1936,
-        "tv": [0.123456 + i / 1000 for i in range(seeds)],
+        "tv": [0.1234 + i / 1000 for i in range(seeds)],
         "kl": [None] * seeds,
         "modes_found": [1900 + i for i in range(seeds)],
         "log_z_error": [None] + [0.25] * (seeds - 1),
     }
     cli._print_verdict(verdict)
     shown = capsys.readouterr().out
-    for i in range(seeds):
-        assert f"0.1{23456 + i * 1000:05d}"[:6] in shown
+    for i in range(seeds) if seeds <= 3 else (0, seeds - 1):
+        assert f"{0.1234 + i / 1000:.4f}" in shown
         assert f"{1900 + i:,}" in shown
+    assert ("seed 2" in shown) == (seeds == 3)
+    assert ("lowest" in shown) == (seeds == 8)
     assert "1,936 modes" in shown
     assert "KL" not in shown
     assert "…" not in shown
