@@ -171,7 +171,10 @@ def test_what_does_not_fit_is_named(value: Any, message: str) -> None:
         _ = from_json(value)
 
 
-@pytest.mark.parametrize("value", [np.zeros(3), {1, 2}, object(), 1j], ids=str)def test_what_a_configuration_cannot_hold(value: Any) -> None:
+@pytest.mark.parametrize(
+    "value", [np.zeros(3), {1, 2}, object(), 1j], ids=lambda v: type(v).__name__
+)
+def test_what_a_configuration_cannot_hold(value: Any) -> None:
     with pytest.raises(ValueError, match=f"cannot hold a {type(value).__name__}"):
         _ = to_json(value)
 
