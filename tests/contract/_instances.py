@@ -22,11 +22,9 @@ ENVIRONMENTS = {
 }
 
 SMALL_ENVIRONMENTS = {
-    name: ENVIRONMENTS[name]
-    for name in ("hypergrid-1x7", "hypergrid-2x2", "hypergrid-3x3", "hypergrid-4x3")
+    name: ENVIRONMENTS[name] for name in ("hypergrid-1x7", "hypergrid-3x3", "hypergrid-4x3")
 }
-"""Those with few enough trajectories to list them all; the last padded state, the stop at once and
-the border are among them."""
+"""Those with few enough trajectories to list them all, and more than one length of them."""
 
 _LOGITS = {
     "even": ([0.0, 0.0, 0.0, 0.0], [1, 1, 1, 1]),
@@ -50,7 +48,6 @@ OBJECTIVES = {
     "vargrad": VarGrad,
     "db": DB,
     "subtb-0.9": lambda regression: SubTB(0.9, regression),
-    "subtb-3": lambda regression: SubTB(3.0, regression),
 }
 """Functions of a regression."""
 
@@ -71,7 +68,6 @@ TEACHER_REWARDS = {
 }
 
 BEHAVIOURS = {
-    "on-policy": OnPolicy(),
     "on-policy-explored": OnPolicy(epsilon=0.3, temperature=2.0),
     "from-teacher": FromTeacher(epsilon=0.1),
     "from-replay": FromReplay(),

@@ -212,12 +212,17 @@ def test_published_backward_policy_breaks_the_law_it_must_and_no_other(env):
         np.testing.assert_allclose(first, -np.log(count), atol=1e-6)
 
 
-ROLLOUTS = ["hypergrid-1x3", "hypergrid-2x2", "hypergrid-2x6", "hypergrid-4x3"]
-
-
-@pytest.mark.parametrize("learned", [False, True], ids=["fixed-pb", "learned-pb"])
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize("name", ROLLOUTS)
+@pytest.mark.parametrize(
+    ("name", "direction", "learned"),
+    [
+        ("hypergrid-1x3", "forward", False),
+        ("hypergrid-2x6", "forward", True),
+        ("hypergrid-4x3", "forward", False),
+        ("hypergrid-2x2", "backward", False),
+        ("hypergrid-2x6", "backward", False),
+        ("hypergrid-4x3", "backward", True),
+    ],
+)
 def test_rollouts_are_padded_paths(name, direction, learned, key):
     env = ENVIRONMENTS[name]
     sampler = network_sampler(env, key, backward_head=learned)

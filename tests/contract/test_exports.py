@@ -28,7 +28,11 @@ def missing(module: ModuleType, noun: type[eqx.Module], instances: Any) -> set[s
     """Concrete classes of a kind that a module exports and that no instance has."""
     names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
     exported = [getattr(module, name) for name in names]
-    classes = {c for c in exported if inspect.isclass(c) and issubclass(c, noun) and c is not noun}
+    classes = {
+        c
+        for c in exported
+        if inspect.isclass(c) and issubclass(c, noun) and not inspect.isabstract(c)
+    }
     assert classes, f"{module.__name__} exports no {noun.__name__}"
     return {c.__name__ for c in classes - {type(instance) for instance in instances}}
 

@@ -12,7 +12,7 @@ from didact.environments import Hypergrid, published_backward_kernel
 
 from .._tabular import edge_scores, graph, network_sampler, score_all
 
-SIZES = [(1, 2), (1, 7), (2, 2), (2, 5), (3, 3), (4, 3)]
+SIZES = [(1, 2), (1, 7), (2, 5), (4, 3)]
 
 
 def by_object(ends, values, count):
@@ -40,7 +40,7 @@ def test_weights_of_all_backward_trajectories(size, learned):
     assert env.num_terminal_states < 3 or terminal_law.max() > 2 * terminal_law.min()
 
 
-@pytest.mark.parametrize("size", [(2, 5), (3, 3)], ids=str)
+@pytest.mark.parametrize("size", [(2, 5), (4, 3)], ids=str)
 def test_the_published_scores_of_p_b_do_not_sum_to_one(size):
     """Which is what moves their fixed point: at border cells they sum to 1/#non-zero."""
     env = Hypergrid(*size)

@@ -17,7 +17,7 @@ from didact._types import Kernel
 from didact.environments import Hypergrid
 
 from .._statistics import fits, rejects
-from .._tabular import graph, network_sampler
+from .._tabular import graph, network_sampler, score_all
 
 ENV = Hypergrid(2, 5)
 DRAWS = 24_000
@@ -53,9 +53,14 @@ def terminal_law(sampler, adjustment: Adjustment) -> np.ndarray:
         return law.terminal_law(np.log(mixed))
 
 
-@eqx.filter_jit
 def draw(sampler, key, batch_size, adjustment):
     """Trajectories [DRAWS / batch_size, batch_size]; the work stops with the last of all."""
+    # As arrays, so that one program serves all amounts of exploration.
+    return _draw(sampler, key, batch_size, jax.tree.map(jnp.asarray, adjustment))
+
+
+@eqx.filter_jit
+def _draw(sampler, key, batch_size, adjustment):
     keys = jax.random.split(key, DRAWS // batch_size)
     one = lambda k: sample_forward(  # noqa: E731
         sampler, k, batch_size, adjust=adjustment, axis_name="draws"
@@ -117,8 +122,6 @@ def trajectory_numbers(env, trajectory) -> np.ndarray:
 
 
 def test_whole_trajectories_have_the_law_of_the_policy(key):
-    from .._tabular import score_all
-
     sampler, law = policy(SMALL), graph(SMALL)
     trajectory = draw(sampler, key, 16, Adjustment())
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), trajectory)

@@ -137,7 +137,7 @@ def test_modes_are_marked_where_fresh_batches_find_them():
     ("priority", "refresh"),
     [
         ("teacher", False),
-        ("loss", True),
+        pytest.param("loss", True, marks=pytest.mark.slow),
         pytest.param("none", True, marks=pytest.mark.slow),
         pytest.param("reward", True, marks=pytest.mark.slow),
         pytest.param("teacher", True, marks=pytest.mark.slow),
@@ -182,7 +182,7 @@ def residuals(setting, state, proposal, log_reward):
     return delta, teacher
 
 
-@pytest.mark.parametrize(("priority", "offset"), [("none", None), ("reward", 0.01)])
+@pytest.mark.parametrize(("priority", "offset"), [("none", None), ("teacher", 0.01)])
 def test_replay_draws_by_rank_only_where_there_is_a_priority(priority, offset):
     setting = experiment(priority)
     state = init(setting, [0])
