@@ -1,30 +1,35 @@
 """didact: amortized samplers for unnormalised densities, taught where they are wrong."""
 
-from . import behaviours as behaviours
-from . import environments as environments
-from . import metrics as metrics
-from . import networks as networks
-from . import objectives as objectives
-from . import presets as presets
-from . import replay as replay
-from . import targets as targets
-from . import teacher as teacher
-from ._experiment import Experiment as Experiment
-from ._experiment import OptimiserConfig as OptimiserConfig
-from ._sampler import Sampler as Sampler
-from ._train import StepInfo as StepInfo
-from ._train import TrainState as TrainState
-from ._train import ask as ask
-from ._train import init as init
-from ._train import objects as objects
-from ._train import step as step
-from ._train import tell as tell
-from ._train import train_chunk as train_chunk
+import importlib
+from typing import TYPE_CHECKING
+
 from ._version import __version__ as __version__
-from .checkpoint import load_sampler as load_sampler
-from .checkpoint import save_sampler as save_sampler
-from .run import Run as Run
-from .run import train as train
+
+if TYPE_CHECKING:
+    from . import behaviours as behaviours
+    from . import environments as environments
+    from . import metrics as metrics
+    from . import networks as networks
+    from . import objectives as objectives
+    from . import presets as presets
+    from . import replay as replay
+    from . import targets as targets
+    from . import teacher as teacher
+    from ._experiment import Experiment as Experiment
+    from ._experiment import OptimiserConfig as OptimiserConfig
+    from ._sampler import Sampler as Sampler
+    from ._train import StepInfo as StepInfo
+    from ._train import TrainState as TrainState
+    from ._train import ask as ask
+    from ._train import init as init
+    from ._train import objects as objects
+    from ._train import step as step
+    from ._train import tell as tell
+    from ._train import train_chunk as train_chunk
+    from .checkpoint import load_sampler as load_sampler
+    from .checkpoint import save_sampler as save_sampler
+    from .run import Run as Run
+    from .run import train as train
 
 __all__ = [
     "Experiment",
@@ -53,3 +58,27 @@ __all__ = [
     "train",
     "train_chunk",
 ]
+
+_HOMES = {
+    "_experiment": ("Experiment", "OptimiserConfig"),
+    "_sampler": ("Sampler",),
+    "_train": (
+        *("StepInfo", "TrainState", "ask", "init", "objects", "step", "tell", "train_chunk"),
+    ),
+    "checkpoint": ("load_sampler", "save_sampler"),
+    "run": ("Run", "train"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for: `didact --help` need not wait for JAX."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{home}", __name__), name)
+    return importlib.import_module(f".{name}", __name__)
+
+
+def __dir__() -> list[str]:
+    return __all__
