@@ -62,9 +62,7 @@ __all__ = [
 _HOMES = {
     "_experiment": ("Experiment", "OptimiserConfig"),
     "_sampler": ("Sampler",),
-    "_train": (
-        *("StepInfo", "TrainState", "ask", "init", "objects", "step", "tell", "train_chunk"),
-    ),
+    "_train": ("StepInfo", "TrainState", "ask", "init", "objects", "step", "tell", "train_chunk"),
     "checkpoint": ("load_sampler", "save_sampler"),
     "run": ("Run", "train"),
 }
