@@ -91,9 +91,7 @@ def measure(preset: str, dim: int, side: int, seeds: int, repeats: int) -> dict[
         "operations": float(operations),
         "first_chunk_seconds": cold,
         "times_published": None if published is None or seeds > 1 else 1 / seconds / published,
-        "seed_iterations_times_published": None
-        if published is None
-        else seeds / seconds / published,
+        "seeds_times_published": None if published is None else seeds / seconds / published,
     }
 
 
