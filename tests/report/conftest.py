@@ -98,6 +98,11 @@ def write_json(path: Path, content: object) -> None:
     _ = path.write_text(json.dumps(content, indent=1), "utf-8")
 
 
+def change_json(path: Path, **changes: object) -> None:
+    """Set entries of one JSON file."""
+    write_json(path, json.loads(path.read_text("utf-8")) | changes)
+
+
 def write_run(
     path: Path,
     *,
@@ -182,7 +187,9 @@ def _config(
         "experiment": {
             "steps": STEPS,
             "batch_size": 16,
-            "student": {"objective": "TB", "width": 256, "layers": 2, "optimiser": {"lr": 1e-3}},
+            "target": {"type": "targets.DeceptiveGrid", "dim": grid.dim, "side": grid.side},
+            "objective": {"type": "objectives.TB", "regression": {"type": "objectives.Squared"}},
+            "network": {"type": "networks.MLPConfig", "width": 256, "depth": 2},
             "teacher": None if preset == "tb" else {"reward": "log-log", "C": 19.0, "eta": 1e-3},
             "replay": {"capacity": 412, "priority": "teacher", "alpha": 0.01, "refresh": False},
         },
@@ -221,7 +228,7 @@ def _train_line(
         "modes_found_student": [int(0.8 * f) for f in found],
         "mean_length": noisy(grid.side),
         "grad_norm": noisy(0.5),
-        "time": {"seconds": step / 60, "steps_per_second": 60.0},
+        "time": {"seconds": EVERY / 60, "steps_per_second": 60.0},
     }
 
 
@@ -271,6 +278,9 @@ def _final(
         "empirical_l1": [floor * (1.2 + 0.02 * i) for i in range(count)],
         "empirical_l1_floor": floor,
         "num_draws": NUM_DRAWS,
+        "elbo_standard_error": [0.0] * count,
+        "log_z_estimate": [log_z] * count,
+        "ess": [0.9] * count,
         "reward_calls": [STEPS * CALLS_PER_STEP] * count,
         "gradient_steps": [STEPS] * count,
         "training_seconds": 214.0,

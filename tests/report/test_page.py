@@ -1,5 +1,7 @@
 """The page as a reader and a browser see it."""
 
+import html
+import itertools
 import json
 import re
 import subprocess
@@ -11,9 +13,9 @@ import pytest
 
 from didact.report import _write, write
 from didact.report._read import read
-from didact.report._verdict import METRICS, judge
+from didact.report._verdict import judge, table
 
-from .conftest import MakeRun, write_json
+from .conftest import MakeRun, change_json, write_json
 
 HOSTILE = "<script>alert(1)</script>\"' onload='x' $\\frac{ \ud800 \x1b[31m"
 VOID = {"br", "img", "input", "meta"}
@@ -45,12 +47,6 @@ def outline(page: str) -> Outline:
     parser.close()
     assert parser.open == []
     return parser
-
-
-def change_json(path: Path, **changes: object) -> None:
-    content = json.loads(path.read_text("utf-8"))
-    content.update(changes)
-    write_json(path, content)
 
 
 def test_page_loads_nothing_and_runs_nothing(grid_page: str) -> None:
@@ -85,7 +81,7 @@ def test_frames_step_without_javascript(grid_page: str) -> None:
 
 def test_every_metric_has_target_and_meaning(grid_run: Path, grid_page: str) -> None:
     final = read(grid_run).final
-    for metric in METRICS:
+    for metric in table(final):
         assert metric.perfect(final) not in ("", "–")
         assert len(metric.meaning) > 20
         assert grid_page.count(f">{metric.name}</th>") == 1
@@ -189,6 +185,137 @@ def test_only_a_configuration_leaves_a_page(tmp_path: Path) -> None:
     page = write(tmp_path).read_text("utf-8")
     _ = outline(page)
     assert "No exact verdict on this run yet" in page
+
+
+def text_of(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+@pytest.mark.usefixtures("coarse")
+def test_masthead_is_of_the_training_not_of_an_older_evaluation(run_copy: Path) -> None:
+    path = run_copy / "metrics.jsonl"
+    rows = [line for line in path.read_text().splitlines() if '"step": 12000' not in line]
+    _ = path.write_text("\n".join(rows) + "\n")
+    change_json(run_copy / "evaluation.json", step=800, reward_calls=[6400] * 3)
+    text = text_of(write(run_copy).read_text("utf-8"))
+    assert "Gradient steps per seed 11,800 of 12,000 " in text
+    assert "Reward calls per seed 94,400 " in text
+    assert "Training 3 min " in text  # 59 rows of 200 / 60 s
+    assert "The verdict is of step 11,000, training has gone on to step 11,800." in text
+    assert "Held by the trained Student" in text
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("exact", [True, False])
+def test_exactness_is_promised_only_where_it_is_kept(run_copy: Path, exact: bool) -> None:
+    change_json(run_copy / "evaluation.json", exact=exact)
+    page = write(run_copy).read_text("utf-8")
+    assert ("can be checked exactly" in page) is exact
+    assert "Z is known" in page
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize(
+    ("task", "target", "apart"),
+    [
+        ("grid", "targets.DeceptiveGrid", True),
+        (None, "targets.DeceptiveGrid", False),
+        ("grid", "mine:DeceptiveGrid", False),
+    ],
+)
+def test_groups_of_modes_are_those_of_the_deceptive_grid(
+    run_copy: Path, task: str | None, target: str, apart: bool
+) -> None:
+    config = json.loads((run_copy / "config.json").read_text())
+    config["summary"]["task"] = task
+    config["experiment"]["target"]["type"] = target
+    write_json(run_copy / "config.json", config)
+    page = write(run_copy).read_text("utf-8")
+    assert ("groups that lie apart" in page) is apart
+    assert f"There are {config['summary']['num_modes']}" in page
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (("objectives.TB", "objectives.Squared"), "is the squared mismatch"),
+        (("objectives.TB", "objectives.Huber"), "grows with the mismatch"),
+        (("objectives.DB", "objectives.Squared"), "makes a path or a part of it and"),
+        (("mine:Own", None), "makes a path or a part of it and"),
+    ],
+)
+def test_loss_is_described_as_configured(
+    run_copy: Path, objective: tuple[str, str | None], words: str
+) -> None:
+    config = json.loads((run_copy / "config.json").read_text())
+    kind, regression = objective
+    config["experiment"]["objective"] = {"type": kind, "regression": {"type": regression}}
+    write_json(run_copy / "config.json", config)
+    page = write(run_copy).read_text("utf-8")
+    assert words in page
+    assert ("squared mismatch" in page) is (regression == "objectives.Squared")
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("with_teacher", [True, False])
+def test_every_pair_of_coordinates_has_its_pictures(
+    tmp_path: Path, make_run: MakeRun, with_teacher: bool
+) -> None:
+    run = make_run(tmp_path / "run", dim=4, side=6, seeds=1, with_teacher=with_teacher)
+    page = write(run).read_text("utf-8")
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    for pair in itertools.combinations(range(4), 2):
+        where = ", coordinates {} and {}".format(*pair)
+        shown = [c.removesuffix(where) for c in captions if c.endswith(where)]
+        assert shown == ["Target", "Student", *["Teacher"] * with_teacher, "Relative"]
+    assert "pairs of coordinates" not in page
+    assert "Shown are coordinates 0 and 1 only" in page
+    assert "Student, coordinates 0 and 1, at step 1,000." in page
+
+
+@pytest.mark.usefixtures("coarse")
+def test_pairs_that_are_left_out_are_counted(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "run", dim=4, side=6, seeds=1)
+    config = json.loads((run / "config.json").read_text())
+    config["summary"]["dim"] = 5
+    write_json(run / "config.json", config)
+    assert write(run).read_text("utf-8").count("Shown are 6 of the 10 pairs of coordinates.") == 2
+
+
+def verdict_rows(page: str) -> dict[str, str]:
+    """Name to value of the table of the verdict."""
+    cells = r'<th scope="row">([^<]*)</th><td[^>]*>[^<]*</td><td [^>]*>([^<]*)</td>'
+    return dict(re.findall(cells, page))
+
+
+@pytest.mark.usefixtures("coarse")
+def test_numbers_from_draws_have_their_rows_and_errors(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "run", side=12, seeds=1)
+    draws = {"elbo": [1.5], "elbo_standard_error": [0.0123], "log_z_estimate": [1.75], "ess": [0.5]}
+    change_json(run / "evaluation.json", **draws, exact=True)
+    rows = verdict_rows(write(run).read_text("utf-8"))
+    assert rows["ELBO"] == "1.500"
+    assert not {"Log Z from weighted draws", "Effective sample size"} & rows.keys()
+    change_json(run / "evaluation.json", exact=False)
+    rows = verdict_rows(write(run).read_text("utf-8"))
+    assert rows["ELBO"] == "1.500 ± 0.012"
+    assert rows["Log Z from weighted draws"] == "1.750"
+    assert rows["Effective sample size"] == "0.500"
+    change_json(run / "evaluation.json", elbo_standard_error=None)
+    assert verdict_rows(write(run).read_text("utf-8"))["ELBO"] == "1.500"
+
+
+@pytest.mark.usefixtures("coarse")
+def test_each_seed_has_the_error_of_its_draws(run_copy: Path) -> None:
+    change_json(
+        run_copy / "evaluation.json",
+        exact=False,
+        elbo=[1.5, 1.75, None],
+        elbo_standard_error=[0.0123, 0.25, None],
+    )
+    page = write(run_copy).read_text("utf-8")
+    assert ">1.500 ± 0.012, 1.750 ± 0.25, –</td>" in page
 
 
 def test_large_page_loses_frames_not_readers(

@@ -9,7 +9,7 @@ import pytest
 from didact.report import write
 from didact.report._read import MAX_FRAMES, read, scalar, series, values
 
-from .conftest import MakeRun
+from .conftest import MakeRun, change_json
 
 
 def test_whole_run(grid_run: Path) -> None:
@@ -96,6 +96,73 @@ def test_last_evaluation_stands_in_for_the_final_one(run_copy: Path) -> None:
     run = read(run_copy)
     assert scalar(run.final, "step") == 12_000
     assert "the verdict is the last one of the training at step 12,000" in run.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "judged", "reached", "notes"),
+    [
+        (12_000, 12_000, 12_000, []),
+        (
+            800,
+            5000,
+            5200,
+            [
+                (
+                    "evaluation.json is of step 800: the verdict is the last one of the training "
+                    "at step 5,000. `didact evaluate` on this folder makes a full one of the "
+                    "newest checkpoint."
+                ),
+                "The verdict is of step 5,000, training has gone on to step 5,200.",
+                "The training is unfinished: 5,200 of 12,000 steps.",
+            ],
+        ),
+        (5200, 5200, 5200, ["The training is unfinished: 5,200 of 12,000 steps."]),
+        (
+            5000,
+            5000,
+            5200,
+            [
+                "The verdict is of step 5,000, training has gone on to step 5,200.",
+                "The training is unfinished: 5,200 of 12,000 steps.",
+            ],
+        ),
+    ],
+)
+def test_newer_verdict_is_taken(
+    run_copy: Path, evaluated: int, judged: int, reached: int, notes: list[str]
+) -> None:
+    change_json(run_copy / "evaluation.json", step=evaluated, versions={"jax": "of the file"})
+    path = run_copy / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [row for row in rows if row.get("step", 0) <= reached]
+    _ = path.write_text("\n".join(map(json.dumps, kept)) + "\n")
+    run = read(run_copy)
+    assert scalar(run.final, "step") == judged
+    assert ("versions" in run.final) is (judged == evaluated)
+    assert run.step == reached
+    assert run.finished is (reached == 12_000)
+    assert list(run.notes) == notes
+    (row,) = [r for r in run.train if r["step"] == judged]
+    if judged != evaluated:
+        assert run.final["modes_found"] == row["modes_found"]
+        assert scalar(run.final, "num_modes") == scalar(run.summary, "num_modes")
+
+
+def test_addresses_outside_didact_are_found(run_copy: Path) -> None:
+    assert read(run_copy).foreign == ()
+    change_json(
+        run_copy / "config.json",
+        experiment={
+            "type": "_experiment.Experiment",
+            "target": {"type": "targets.FromFunction", "f": {"function": "__main__:log_reward"}},
+            "behaviour": {"behaviours": [{"type": "mine:Own", "x": {"type": "mine:Own"}}]},
+            "note": "a: b",
+        },
+    )
+    (run_copy / "evaluation.json").unlink()
+    run = read(run_copy)
+    assert run.foreign == ("__main__:log_reward", "mine:Own")
+    assert "`run.evaluate()` in Python makes" in run.notes[0]
 
 
 def test_many_snapshots_are_thinned(run_copy: Path) -> None:

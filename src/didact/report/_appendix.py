@@ -11,18 +11,17 @@ from ._numbers import MISSING, file_size
 from ._read import Record, RunData, section
 
 _MAX_ROWS, _MAX_FILES = 400, 40
+_EVALUATES = "computes the numbers of the verdict again, for the newest checkpoint"
+_SAMPLES = "draws from the Student"
+_REPORTS = "writes this page again"
 
 
 def reproduce(run: RunData) -> Html:
-    """The commands that make the run and its page again, the versions and the files."""
-    folder = shlex.quote(run.path.resolve().name)
+    """What makes the run and its page again, the versions and the files."""
     command = run.config.get("command")
-    lines = [
-        (command, "trains again (give another --out to keep this run)"),
-        (f"didact evaluate {folder}", "computes the numbers of the verdict again"),
-        (f"didact sample {folder} -n 10000 --out samples.npz", "draws from the Student"),
-        (f"didact report {folder}", "writes this page again"),
-    ]
+    from_shell = isinstance(command, str) and command.startswith("didact train ")
+    again, other = ("command", "another --out") if from_shell else ("call", "another folder")
+    lines = [(command, _effect(run, again)), *(_in_python(run) if run.foreign else _in_shell(run))]
     commands = (
         tag("div", tag("dt", tag("code", shortened(str(line), 4000))), tag("dd", text))
         for line, text in lines
@@ -31,9 +30,20 @@ def reproduce(run: RunData) -> Html:
     return markup(
         tag(
             "p",
-            "The same command with the same versions gives the same result on the same hardware. "
-            + "The other commands are for the folder that holds the run folder.",
+            f"With {other}, the same {again} and the same versions train anew, to the same "
+            + "result on the same hardware. The other lines are for the folder that holds the run "
+            + "folder.",
         ),
+        tag(
+            "p",
+            "The configuration names what is not part of didact: ",
+            tag("code", "didact evaluate"),
+            " and ",
+            tag("code", "didact sample"),
+            " cannot load it. Python can, where the same objects are defined or imported.",
+        )
+        if run.foreign
+        else "",
         tag("dl", *commands, class_="commands"),
         tag(
             "div",
@@ -42,6 +52,48 @@ def reproduce(run: RunData) -> Html:
             class_="pair",
         ),
     )
+
+
+def _effect(run: RunData, again: str) -> str:
+    """What the line that made a run does when it is given once more."""
+    finished = f"the same {again} trains nothing and overwrites nothing"
+    unfinished = f"the same {again} goes on with it"
+    if run.finished is None:
+        return f"made this run; once it is finished, {finished}; until then, {unfinished}"
+    if run.finished:
+        return f"made this run; it is finished: {finished}"
+    return f"made this run; it is unfinished: {unfinished}"
+
+
+def _in_shell(run: RunData) -> list[tuple[str, str]]:
+    folder = shlex.quote(run.path.resolve().name)
+    return [
+        (f"didact evaluate {folder}", _EVALUATES),
+        (f"didact sample {folder} -n 10000 --out samples.npz", _SAMPLES),
+        (f"didact report {folder}", _REPORTS),
+    ]
+
+
+def _in_python(run: RunData) -> list[tuple[str, str]]:
+    folder = json.dumps(run.path.resolve().name, ensure_ascii=False)
+    given = ", ".join(
+        f"{json.dumps(address, ensure_ascii=False)}: {_expression(address)}"
+        for address in run.foreign
+    )
+    unnamed = any(_expression(address) == "..." for address in run.foreign)
+    hint = " (for ... put the object itself)" if unnamed else ""
+    return [
+        (f"run = didact.Run.load({folder}, given={{{given}}})", f"reads the run{hint}"),
+        ("run.evaluate()", _EVALUATES),
+        ("run.sample(10_000)", _SAMPLES),
+        ("run.report()", _REPORTS),
+    ]
+
+
+def _expression(address: str) -> str:
+    """How a program names the object at "module:name"; "..." where it has no name, as a lambda."""
+    name = address.partition(":")[2].rpartition("<locals>.")[2]
+    return name if all(part.isidentifier() for part in name.split(".")) else "..."
 
 
 def _versions(run: RunData) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from ._numbers import count, mean, number
 from ._read import Bools, Floats, Record, RunData, Snapshot, scalar, series, values
 from ._verdict import num_modes
 
-_MAX_PAIRS = 3
+MAX_PAIRS = 6
 _TARGET_DECADES, _TEACHER_DECADES = 7.0, 4.0
 
 
@@ -94,8 +94,8 @@ class _Scales:
 
 
 def _densities(run: RunData, last: Snapshot, target: Floats, scales: _Scales) -> Iterable[Picture]:
-    for i, pair in enumerate(run.pairs[:_MAX_PAIRS]):
-        where = f", coordinates {pair[0]} and {pair[1]}" if run.marginal else ""
+    for i, pair in enumerate(run.pairs[:MAX_PAIRS]):
+        where = _where(run, pair)
         stem = f"-{pair[0]}-{pair[1]}" if run.marginal else ""
         panels = [("target", target[i]), ("student", last.student[i])]
         if last.teacher is not None:
@@ -111,8 +111,8 @@ def _densities(run: RunData, last: Snapshot, target: Floats, scales: _Scales) ->
 
 def _errors(run: RunData, last: Snapshot, target: Floats) -> Iterable[Picture]:
     missed = _missed(run, last)
-    for i, pair in enumerate(run.pairs[:_MAX_PAIRS]):
-        where = f", coordinates {pair[0]} and {pair[1]}" if run.marginal else ""
+    for i, pair in enumerate(run.pairs[:MAX_PAIRS]):
+        where = _where(run, pair)
         stem = f"-{pair[0]}-{pair[1]}" if run.marginal else ""
         student, wanted = last.student[i], target[i]
         if not run.marginal:
@@ -131,6 +131,10 @@ def _errors(run: RunData, last: Snapshot, target: Floats) -> Iterable[Picture]:
         yield _picture("modes-held", drawn, f"Modes: {result}", alt)
 
 
+def _where(run: RunData, pair: tuple[int, int]) -> str:
+    return f", coordinates {pair[0]} and {pair[1]}" if run.marginal else ""
+
+
 def _missed(run: RunData, last: Snapshot) -> Bools | None:
     """Modes with less than half of their probability under the first seed's Student."""
     if run.modes is None or run.target is None:
@@ -139,7 +143,7 @@ def _missed(run: RunData, last: Snapshot) -> Bools | None:
 
 
 def _frame(run: RunData, snapshot: Snapshot, target: Floats, scales: _Scales) -> Frame:
-    stem = f"frames/{snapshot.step:09d}"
+    stem, where = f"frames/{snapshot.step:09d}", _where(run, run.pairs[0])
     facts = _facts(run, snapshot.step)
     if target.ndim == 2:
         return Frame(
@@ -158,7 +162,9 @@ def _frame(run: RunData, snapshot: Snapshot, target: Floats, scales: _Scales) ->
         snapshot.step,
         facts,
         tuple(
-            Picture(f"{stem}-{key}", data, title, f"{title} at step {snapshot.step:,}. {facts}")
+            Picture(
+                f"{stem}-{key}", data, title, f"{title}{where}, at step {snapshot.step:,}. {facts}"
+            )
             for key, title, data in parts
         ),
     )

@@ -61,6 +61,12 @@ def one(value: float, *, signed: bool = False) -> str:
     return number(value, digits=4 if abs(value) >= 1 else 3, signed=signed)
 
 
+def value_and_error(value: float, error: float, *, signed: bool = False) -> str:
+    """Write the value of one seed and, where it is finite, its standard error."""
+    known = math.isfinite(value) and math.isfinite(error)
+    return one(value, signed=signed) + (f" ± {number(error, digits=2)}" if known else "")
+
+
 def standard_error(values: Floats) -> float:
     """Standard error of the mean of the finite `values`; NaN for fewer than two."""
     known = values[np.isfinite(values)]

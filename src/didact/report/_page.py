@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _verdict as verdict
 from ._appendix import configuration, reproduce, shortened
-from ._gallery import Frame, Gallery, Picture
+from ._gallery import MAX_PAIRS, Frame, Gallery, Picture
 from ._html import Html, markup, tag
 from ._numbers import (
     count,
@@ -17,10 +17,10 @@ from ._numbers import (
     mean,
     mean_and_error,
     number,
-    one,
     percent,
+    value_and_error,
 )
-from ._read import RunData, scalar, section, values
+from ._read import Record, RunData, scalar, section, values
 
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -63,7 +63,7 @@ def _chapters(
     yield "verdict", "The verdict in numbers", _metrics(run)
     yield "densities", "Target, Student, Teacher", _densities(run, pictures.densities)
     yield "errors", "Where the Student is wrong", _errors(run, pictures.errors)
-    yield "course", "How they changed in training", _stepper(frames)
+    yield "course", "How they changed in training", _stepper(run, frames)
     yield "modes", "Finding and holding", _modes(pictures.modes)
     yield "training", "Training curves", _training(run, pictures.training)
     yield "reproduce", "Reproduce", reproduce(run)
@@ -79,8 +79,8 @@ def _masthead(run: RunData, title: str) -> Html:
     each = " per seed" if run.num_seeds > 1 else ""
     facts = [
         ("Seeds", _seeds(run)),
-        ("Gradient steps" + each, _amount(run, "gradient_steps", "steps")),
-        ("Reward calls" + each, _amount(run, "reward_calls", None)),
+        ("Gradient steps" + each, _steps(run)),
+        ("Reward calls" + each, _reward_calls(run)),
         ("Training", _training_time(run)),
         ("Environment", run.summary.get("environment")),
         ("Target", run.summary.get("target")),
@@ -154,7 +154,9 @@ def _explanation(run: RunData) -> Html:
             "Found and held",
             "A mode is found once any training path has ended in it, and held if the trained "
             + "Student gives it at least half of the probability it should have. Finding takes "
-            + "one visit and can be forgotten; only what is held shows up in samples.",
+            + "one visit and can be forgotten; only what is held shows up in samples."
+            if verdict.num_modes(run)
+            else "",
         ),
     ]
     cards = (tag("div", tag("dt", name), tag("dd", text)) for name, text in terms if text)
@@ -186,9 +188,11 @@ def _about_target(run: RunData) -> str:
             + f"and stops. There are {number(ends)} cells to stop in. "
         )
     if log_z is not None:
+        text += f"Z is known (log Z = {number(log_z, digits=5)}). "
+    if run.final.get("exact") is True:
         text += (
-            f"Z is known (log Z = {number(log_z, digits=5)}), so the result can be checked "
-            + "exactly, not by eye."
+            "The result can be checked exactly, not by eye: the probability of every object can "
+            + "be computed."
         )
     return text
 
@@ -198,10 +202,16 @@ def _about_modes(run: RunData) -> str:
     if not modes:
         return ""
     share = f" They carry {percent(mass)} of the probability." if mass is not None else ""
+    deceptive = run.part("target").get("type") == "targets.DeceptiveGrid"
+    if run.summary.get("task") == "grid" and deceptive:
+        return (
+            f"An object with a very high reward. There are {number(modes)}, in groups that lie "
+            + "apart, with next to no reward in between: a sampler that has learned one group "
+            + f"gets no hint of the others.{share}"
+        )
     return (
-        f"An object with a very high reward. There are {number(modes)}, in groups that lie "
-        + "apart, with next to no reward in between: a sampler that has learned one group gets "
-        + f"no hint of the others.{share}"
+        "An object, or a group of them, that the target marks as one of those to be found, as a "
+        + f"rule for its high reward. There are {number(modes)}.{share}"
     )
 
 
@@ -219,7 +229,7 @@ def _about_teacher(run: RunData) -> str:
 
 
 def _metrics(run: RunData) -> Html:
-    rows = [m for m in verdict.METRICS if m.key in run.final]
+    rows = verdict.table(run.final)
     if not rows:
         return tag("p", "There is no evaluation in this folder.")
     per_seed = ("Per seed",) if run.num_seeds > 1 else ()
@@ -247,21 +257,38 @@ def _metrics_lead(run: RunData) -> str:
         )
     reason = final.get("reason")
     because = f": {shortened(reason)}" if isinstance(reason, str) and reason else "."
-    return f"{spread}These numbers are not exact{because}"
+    text = f"{spread}These numbers are not exact{because}"
+    if final.get("exact") is False:
+        text += (
+            " Unless a row speaks of training, they come from draws of the Student and say "
+            + "nothing of what it never draws."
+        )
+    if mean(values(final, "elbo_standard_error")) is not None:
+        of = "one seed’s ELBO" if run.num_seeds > 1 else "the ELBO"
+        text += f" The ± of {of} is the standard error of its draws."
+    return text
 
 
 def _metric_row(metric: verdict.Metric, run: RunData) -> Html:
     entries = values(run.final, metric.key)
+    errors = verdict.errors_of_draws(metric, run.final, entries.size)
+
+    def write(value: float, error: float) -> str:
+        return value_and_error(value, error, signed=metric.signed)
+
+    own, each = mean_and_error(entries, signed=metric.signed), ""
+    if run.num_seeds > 1:
+        each = ", ".join(map(write, entries, errors))
+    elif entries.size == 1 and np.isfinite(entries[0]):
+        own = write(entries[0], errors[0])
     return tag(
         "tr",
         tag("th", metric.name, scope="row"),
         tag("td", metric.perfect(run.final), data_label="Perfect sampler"),
-        tag(
-            "td", mean_and_error(entries, signed=metric.signed), data_label="Student", class_="own"
-        ),
+        tag("td", own, data_label="Student", class_="own"),
         tag(
             "td",
-            ", ".join(one(v, signed=metric.signed) for v in entries),
+            each,
             data_label="Per seed",
             class_="seeds",
         )
@@ -292,7 +319,7 @@ def _densities(run: RunData, pictures: Sequence[Picture]) -> Html:
     if run.marginal:
         text = (
             "The space has too many dimensions to draw, so each picture adds up the probability "
-            + f"over all but two coordinates, {moment}. "
+            + f"over all but two coordinates, {moment}. {_pairs_left_out(run)}"
         )
     text += "Target and Student share one colour scale: they should look the same."
     if run.has_teacher:
@@ -300,7 +327,19 @@ def _densities(run: RunData, pictures: Sequence[Picture]) -> Html:
             " The Teacher has its own scale and other colours; it is bright where it believes "
             + "the Student to be wrong."
         )
-    return markup(tag("p", text), _grid(pictures, "panels"))
+    per_pair = len(pictures) // min(len(run.pairs), MAX_PAIRS)
+    # Without a Teacher two pairs stand in a row, so that no pair is torn apart.
+    kind = "panels twos" if run.marginal and per_pair == 2 else "panels"
+    return markup(tag("p", text), _grid(pictures, kind))
+
+
+def _pairs_left_out(run: RunData) -> str:
+    """How many pairs of coordinates have no picture; empty if all have one."""
+    dim, shown = scalar(run.summary, "dim"), min(len(run.pairs), MAX_PAIRS)
+    pairs = max(len(run.pairs), int(dim * (dim - 1) / 2) if dim else 0)
+    return (
+        f"Shown are {shown} of the {number(pairs)} pairs of coordinates. " if shown < pairs else ""
+    )
 
 
 def _one_dimensional(run: RunData) -> bool:
@@ -316,9 +355,11 @@ def _errors(run: RunData, pictures: Sequence[Picture]) -> Html:
         return Html()
     text = f"For the {_moment(run)}. Blue is too little, orange too much, white is right. "
     if run.marginal:
+        held = mean(values(run.final, "modes_held"))
+        counted = "" if held is None else ": the table above counts the modes one by one"
         text += (
             "These are marginals, so they show errors of whole groups of cells; a single missed "
-            + "mode can hide in them: the table above counts the modes one by one."
+            + f"mode can hide in them{counted}. {_pairs_left_out(run)}"
         )
     else:
         text += (
@@ -329,7 +370,7 @@ def _errors(run: RunData, pictures: Sequence[Picture]) -> Html:
     return markup(tag("p", text), _grid(pictures, "panels"))
 
 
-def _stepper(frames: Sequence[Frame]) -> Html:
+def _stepper(run: RunData, frames: Sequence[Frame]) -> Html:
     if not frames:
         return Html()
     last = len(frames) - 1
@@ -360,6 +401,12 @@ def _stepper(frames: Sequence[Frame]) -> Html:
         "Choose a moment, in gradient steps; the arrow keys work too. Colours as above. First "
         + "seed; the numbers are means over the seeds."
     )
+    if run.marginal:
+        first, second = run.pairs[0]
+        text += (
+            f" Shown are coordinates {first} and {second} only, the others added up; the numbers "
+            + "are of the whole space."
+        )
     return markup(
         tag("p", text),
         tag(
@@ -395,8 +442,7 @@ def _training(run: RunData, pictures: Sequence[Picture]) -> Html:
     if not pictures:
         return Html()
     text = (
-        "The loss is the squared mismatch between how likely the Student makes a path and how "
-        + "likely it should be, on the paths it was shown; thin lines are raw values of each "
+        f"The loss {_loss(run)}, on the paths it was shown; thin lines are raw values of each "
         + "seed, thick lines a running mean."
     )
     if run.has_teacher:
@@ -405,6 +451,16 @@ def _training(run: RunData, pictures: Sequence[Picture]) -> Html:
             + "steadily; the Teacher’s own target moves all the time."
         )
     return markup(tag("p", text), _grid(pictures, "charts"))
+
+
+def _loss(run: RunData) -> str:
+    """What the Student's loss measures, no more precisely than its configuration says."""
+    objective = run.part("objective")
+    squared = section(objective, "regression").get("type") == "objectives.Squared"
+    of_paths = objective.get("type") in ("objectives.TB", "objectives.VarGrad")
+    measure = "is the squared mismatch" if squared else "grows with the mismatch"
+    what = "a path" if of_paths else "a path or a part of it"
+    return f"{measure} between how likely the Student makes {what} and how likely it should be"
 
 
 def _grid(pictures: Sequence[Picture], kind: str) -> Html:
@@ -432,21 +488,38 @@ def _seeds(run: RunData) -> str:
     return ", ".join(str(s) for s in listed)
 
 
-def _amount(run: RunData, key: str, planned: str | None) -> str | None:
-    """A count per seed, from the final evaluation, the last metrics or the plan."""
-    for record in (run.final, *run.train[-1:]):
-        known = values(record, key)
-        if np.isfinite(known).any():
-            return number(mean(known))
-    plan = None if planned is None else scalar(run.summary, planned)
-    return None if plan is None else f"{number(plan)} planned"
+def _steps(run: RunData) -> str | None:
+    """How far the training has gone, and how far it was to go."""
+    plan = scalar(run.summary, "steps")
+    if run.step is None:
+        return None if plan is None else f"{number(plan)} planned"
+    return f"{number(run.step)} of {number(plan)}" if run.finished is False else number(run.step)
+
+
+def _reward_calls(run: RunData) -> str | None:
+    for record in _newest_first(run):
+        known = mean(values(record, "reward_calls"))
+        if known is not None:
+            return number(known)
+    return None
 
 
 def _training_time(run: RunData) -> str | None:
-    seconds = scalar(run.final, "training_seconds")
-    if seconds is None and run.train:
-        seconds = scalar(section(run.train[-1], "time"), "seconds")
-    return None if seconds is None else duration(seconds)
+    for record in _newest_first(run):
+        if record is run.final:
+            seconds = scalar(record, "training_seconds")
+        else:  # a row holds the time of its own chunk
+            chunks = [scalar(section(row, "time"), "seconds") for row in run.train]
+            seconds = sum(chunk for chunk in chunks if chunk is not None)
+        if seconds:
+            return duration(seconds)
+    return None
+
+
+def _newest_first(run: RunData) -> list[Record]:
+    """The final evaluation and the last row of the training; an evaluation may lag behind."""
+    records = [run.final, *run.train[-1:]]
+    return sorted(records, key=lambda r: scalar(r, "step") or 0.0, reverse=True)
 
 
 def _footer(run: RunData) -> str:

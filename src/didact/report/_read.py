@@ -63,6 +63,27 @@ class RunData:
         return section(self.config, "summary")
 
     @property
+    def foreign(self) -> tuple[str, ...]:
+        """Addresses in the configuration that are not part of didact, each once."""
+        return _foreign(self.config)
+
+    @property
+    def how_to_evaluate(self) -> str:
+        """What makes the numbers of the verdict anew, in words."""
+        return _how_to_evaluate(self.config)
+
+    @property
+    def step(self) -> float | None:
+        """The step up to which the training has gone, as far as the folder says."""
+        return _last_step(self.train, self.final)
+
+    @property
+    def finished(self) -> bool | None:
+        """Whether all planned steps are done; None where the folder does not say."""
+        total = scalar(self.summary, "steps")
+        return None if self.step is None or total is None else self.step >= total
+
+    @property
     def has_teacher(self) -> bool:
         """Whether anything in the folder comes from a Teacher."""
         in_metrics = any(r.get("teacher_loss") is not None for r in self.train[-1:])
@@ -75,6 +96,10 @@ class RunData:
         seeds = self.config.get("seeds")
         return len(cast(Sequence[object], seeds)) if isinstance(seeds, list) else 1
 
+    def part(self, name: str) -> Record:
+        """The configuration of one part of the experiment, for example "objective"."""
+        return section(section(self.config, "experiment"), name)
+
 
 def read(run_dir: Path) -> RunData:
     """Read the folder `run_dir`.
@@ -85,13 +110,17 @@ def read(run_dir: Path) -> RunData:
     notes: list[str] = []
     config = _read_config(run_dir / "config.json")
     records = _read_lines(run_dir / "metrics.jsonl", notes)
+    train = tuple(r for r in records if r.get("kind") == "train")
     evaluations = tuple(r for r in records if r.get("kind") == "evaluation")
-    final = _read_final(run_dir / "evaluation.json", evaluations, notes)
+    final = _read_final(run_dir / "evaluation.json", evaluations, _how_to_evaluate(config), notes)
+    if evaluations and final is evaluations[-1]:
+        final = _completed(final, train, section(config, "summary"))
+    notes.extend(_progress(final, train, section(config, "summary")))
     target, modes, pairs, marginal = _read_target(run_dir / "snapshots" / "target.npz", notes)
     return RunData(
         path=run_dir,
         config=config,
-        train=tuple(r for r in records if r.get("kind") == "train"),
+        train=train,
         evaluations=evaluations,
         final=final,
         target=target,
@@ -112,7 +141,7 @@ def section(record: Record, key: str) -> Record:
 def scalar(record: Record, key: str) -> float | None:
     """The finite number at `key` (the mean, if it is a list), or None."""
     known = [v for v in values(record, key) if math.isfinite(v)]
-    return sum(known) / len(known) if known else None
+    return float(sum(known)) / len(known) if known else None
 
 
 def values(record: Record, key: str) -> Floats:
@@ -201,24 +230,80 @@ def _read_lines(path: Path, notes: list[str]) -> list[Record]:
     return records
 
 
-def _read_final(path: Path, evaluations: Sequence[Record], notes: list[str]) -> Record:
-    """The final evaluation, or the last one of the training in its place."""
+def _read_final(
+    path: Path, evaluations: Sequence[Record], how_to_evaluate: str, notes: list[str]
+) -> Record:
+    """The newer one of `evaluation.json` and the last evaluation of the training."""
+    newest = scalar(evaluations[-1], "step") if evaluations else None
     try:
-        return _read_object(path)
+        final = _read_object(path)
+        step = scalar(final, "step")
+        if step is None or newest is None or step >= newest:
+            return final
+        problem = f"evaluation.json is of step {step:,.0f}"
     except FileNotFoundError:
         problem = "evaluation.json is missing"
     except _UNREADABLE:
         problem = "evaluation.json cannot be read"
     if evaluations:
-        step = scalar(evaluations[-1], "step")
-        at_step = "" if step is None else f" at step {step:,.0f}"
+        at_step = "" if newest is None else f" at step {newest:,.0f}"
         notes.append(
             f"{problem}: the verdict is the last one of the training{at_step}. "
-            + "`didact evaluate` on this folder makes the final one."
+            + f"{how_to_evaluate} makes a full one of the newest checkpoint."
         )
         return evaluations[-1]
-    notes.append(f"{problem}: `didact evaluate` on this folder makes it.")
+    notes.append(f"{problem}: {how_to_evaluate} makes it.")
     return {}
+
+
+def _completed(row: Record, train: Sequence[Record], summary: Record) -> Record:
+    """An evaluation of the training, with what only `evaluation.json` has beside its numbers."""
+    at_step = next((r for r in train if r.get("step") == row.get("step")), {})
+    known: dict[str, object] = {
+        "num_modes": summary.get("num_modes"),
+        "mode_mass_target": summary.get("mode_mass"),
+        "log_z_true": summary.get("log_z"),
+        "modes_found": at_step.get("modes_found"),
+        "modes_found_student": at_step.get("modes_found_student"),
+    }
+    return {k: v for k, v in known.items() if v is not None} | dict(row)
+
+
+def _progress(final: Record, train: Sequence[Record], summary: Record) -> Iterable[str]:
+    """Notes on a verdict that is older than the training, and on a training not at its end."""
+    judged, reached = scalar(final, "step"), _last_step(train, final)
+    total = scalar(summary, "steps")
+    if judged is not None and reached is not None and judged < reached:
+        yield (
+            f"The verdict is of step {judged:,.0f}, training has gone on to step {reached:,.0f}."
+        )
+    if reached is not None and total is not None and reached < total:
+        yield f"The training is unfinished: {reached:,.0f} of {total:,.0f} steps."
+
+
+def _last_step(train: Sequence[Record], final: Record) -> float | None:
+    steps = [scalar(record, "step") for record in (final, *train[-1:])]
+    return max((step for step in steps if step is not None), default=None)
+
+
+def _how_to_evaluate(config: Record) -> str:
+    """The command line cannot load what it would have to import from elsewhere."""
+    return "`run.evaluate()` in Python" if _foreign(config) else "`didact evaluate` on this folder"
+
+
+def _foreign(config: Record) -> tuple[str, ...]:
+    found: list[str] = []
+    waiting: list[object] = [config.get("experiment")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            record = cast(Record, value)
+            names = (record.get("type"), record.get("function"))
+            found.extend(name for name in names if isinstance(name, str) and ":" in name)
+            waiting.extend(reversed(list(record.values())))
+        elif isinstance(value, list):
+            waiting.extend(reversed(cast(list[object], value)))
+    return tuple(dict.fromkeys(found))
 
 
 def _read_target(

@@ -18,7 +18,8 @@ class Metric:
     """One row of the verdict table.
 
     `perfect` maps the final evaluation to what a perfect sampler scores, as text; `signed`
-    metrics are differences, written with their sign.
+    metrics are differences, written with their sign; `by_samples` ones say nothing beside an
+    exact verdict; `error` is the key of the standard error where the value comes from draws.
     """
 
     key: str
@@ -26,6 +27,8 @@ class Metric:
     meaning: str
     perfect: Callable[[Record], str]
     signed: bool = False
+    by_samples: bool = False
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,26 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "elbo",
         "ELBO",
-        "A lower bound on log Z from the Student’s own samples; blind to modes it never samples.",
+        "A lower bound on log Z: the mean of log R + log P_B − log P_F over what the Student "
+        + "samples; blind to modes it never samples.",
         _from("log_z_true", 5),
+        error="elbo_standard_error",
+    ),
+    Metric(
+        "log_z_estimate",
+        "Log Z from weighted draws",
+        "The logarithm of the mean of R · P_B ÷ P_F over draws of the Student: closer to log Z "
+        + "than the ELBO, but too low on average, and blind to the same modes.",
+        _from("log_z_true", 5),
+        by_samples=True,
+    ),
+    Metric(
+        "ess",
+        "Effective sample size",
+        "As a share of the draws: so many draws of a perfect sampler would be worth as much. "
+        + "Judged by how equal the weights are, so it can be high though modes are never drawn.",
+        _constant("1"),
+        by_samples=True,
     ),
     Metric(
         "modes_found",
@@ -146,13 +167,29 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
+def table(final: Record) -> list[Metric]:
+    """The rows for which `final` has numbers that its exact ones do not replace."""
+    exact = final.get("exact") is True
+    return [m for m in METRICS if m.key in final and not (exact and m.by_samples)]
+
+
+def errors_of_draws(metric: Metric, final: Record, seeds: int) -> Floats:
+    """Standard errors [seeds] of values that come from draws; NaN where there is none."""
+    # Beside an exact value the key is another number's error, or 0.
+    if metric.error is not None and final.get("exact") is not True:
+        known = values(final, metric.error)
+        if known.size == seeds:
+            return known
+    return np.full(seeds, np.nan)
+
+
 def judge(run: RunData) -> Verdict:
     """The verdict on the final Student, in words that do not flatter."""
     final = run.final
     modes, tv = num_modes(run), mean(values(final, "tv"))
     held = mean(values(final, "modes_held"))
     if held is None and tv is None:
-        return Verdict("unknown", "Not judged", _not_judged(final), tuple(_found_only(run)))
+        return Verdict("unknown", "Not judged", _not_judged(run), tuple(_found_only(run)))
     grade = _grade(held / modes if held is not None and modes else None, tv)
     label = {"good": "Close to the target", "partial": "Partly there", "poor": "Far off"}[grade]
     return Verdict(grade, label, _headline(run), tuple(_remarks(run)))
@@ -238,8 +275,10 @@ def _found_only(run: RunData) -> list[str]:
     ]
 
 
-def _not_judged(final: Record) -> str:
-    reason = final.get("reason")
+def _not_judged(run: RunData) -> str:
+    reason = run.final.get("reason")
     if isinstance(reason, str) and reason:
         return f"No exact verdict: {reason}"
-    return "No exact verdict on this run yet: `didact evaluate` on this folder makes it."
+    if run.final.get("exact") is False:
+        return "No exact verdict: the evaluation is by samples."
+    return f"No exact verdict on this run yet: {run.how_to_evaluate} makes it."
