@@ -91,6 +91,18 @@ def _check(arguments: Mapping[str, Any], made: type) -> None:
             raise TypeError(f"{name} cannot be {value!r}")
 
 
+def require_types(configuration: Any) -> None:
+    """`ValueError` for a field of another type than it says: what a constructor takes, a saved
+    configuration must give back. Arrays and traced values pass.
+    """
+    for name, hint in get_type_hints(type(configuration)).items():
+        value = getattr(configuration, name)
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, bool | int | float | str | None) and not _fits(value, hint):
+            raise ValueError(f"{name} cannot be {value!r}: it is of another type.")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     origin = get_origin(hint) or hint
     if origin in (Union, UnionType):

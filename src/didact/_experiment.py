@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ._types import Environment, Kernel, Objective, State, Target, TeacherReward
+from ._checks import require
+from ._config import require_types
+from ._types import Environment, Kernel, Objective, Scored, State, Target, TeacherReward
 from .behaviours import Behaviour, OnPolicy
 from .networks import MLPConfig
 from .objectives import TB
@@ -33,11 +35,14 @@ class OptimiserConfig(eqx.Module):
     final_fraction: float = 0.0
 
     def __check_init__(self):
-        for name in ("learning_rate", "log_z_learning_rate", "max_norm", "decay_steps"):
-            value = getattr(self, name)
-            # Traced values were checked when they were plain numbers.
-            if isinstance(value, float | int) and not value > 0:
-                raise ValueError(f"{name} must be > 0, got {value}.")
+        # Rates of 0 freeze what they belong to.
+        require("learning_rate", self.learning_rate, at_least=0)
+        require("log_z_learning_rate", self.log_z_learning_rate, at_least=0)
+        require("max_norm", self.max_norm, above=0)
+        require("weight_decay", self.weight_decay, at_least=0)
+        require("decay_steps", self.decay_steps, at_least=1)
+        require("final_fraction", self.final_fraction, at_least=0, at_most=1)
+        require_types(self)
 
     def build(self) -> optax.GradientTransformation:
         """The transformation, for a pytree with a `log_z` beside the network."""
@@ -96,10 +101,17 @@ class Experiment(eqx.Module):
     )
 
     def __check_init__(self):
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}.")
-        if isinstance(self.steps, int) and self.steps < 1:
-            raise ValueError(f"steps must be >= 1, got {self.steps}.")
+        require("batch_size", self.batch_size, at_least=1)
+        require("steps", self.steps, at_least=1)
+        require("steps", self.steps, at_most=2**31 - 1)
+        require_types(self)
+        for name in ("dim", "side"):
+            here, there = (getattr(part, name, None) for part in (self.environment, self.target))
+            if here is not None and there is not None and here != there:
+                raise ValueError(
+                    f"The environment has {name} {here}, the target {there}: give both the same."
+                )
+        self._check_shapes()
         sources = self.behaviour.pattern
         if "teacher" in sources and self.teacher_reward is None:
             raise ValueError("The schedule asks a Teacher: give the Experiment a teacher_reward.")
@@ -118,6 +130,22 @@ class Experiment(eqx.Module):
             raise ValueError(
                 "Priority 'teacher' is the Teacher's reward: give the Experiment a teacher_reward."
             )
+
+    def _check_shapes(self) -> None:
+        """Let objective and Teacher's reward object to each other now, not while compiling."""
+        shape = (self.batch_size, self.environment.num_steps)
+
+        def evaluate() -> None:
+            edges, one = jnp.zeros(shape), jnp.zeros(shape[0])
+            flow = jnp.zeros((shape[0], shape[1] + 1))
+            scored = Scored(edges, edges, flow, jnp.zeros(()), one, edges > 0, one)
+            output = self.objective(scored)
+            if self.teacher_reward is not None:
+                log_reward = self.teacher_reward(output, one, scored.mask)
+                own = self.teacher_objective or self.objective
+                _ = own(eqx.tree_at(lambda s: s.log_reward, scored, log_reward))
+
+        jax.eval_shape(evaluate)
 
     def reward_calls(self, steps: int) -> int:
         """Number of rewards asked for in the first `steps` steps."""

@@ -21,9 +21,10 @@ class Categorical(Kernel):
     mask: Bool[Array, " A"]
 
     def __init__(self, logits: Float[Array, " A"], mask: Bool[Array, " A"]):
-        # The largest allowed logit becomes 0, so that no logit lies below a masked one.
+        # The largest allowed logit becomes 0, and none lies below a masked one.
         top = jnp.max(logits, where=mask, initial=jnp.finfo(logits.dtype).min)
-        self.logits = jnp.where(mask, logits - jax.lax.stop_gradient(top), SCORE_FLOOR)
+        logits = jnp.maximum(logits - jax.lax.stop_gradient(top), SCORE_FLOOR / 2)
+        self.logits = jnp.where(mask, logits, SCORE_FLOOR)
         self.mask = mask
 
     def noise(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, " *shape"]:

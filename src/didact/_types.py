@@ -71,6 +71,8 @@ class PolicyOutput(eqx.Module):
 class Environment(eqx.Module):
     """States and the edges between them; knows neither rewards nor networks.
 
+    Sizes decide shapes, so they are properties or static fields.
+
     An action *is* an edge: `backward_step(step(s, a), a) == s`. A state that is
     terminal has no edge out of it, the initial state none into it.
     """
@@ -154,7 +156,8 @@ class EnumerableEnvironment(Environment):
 class Target(eqx.Module):
     """An unnormalised density R(x), and what is known exactly about it.
 
-    Facts that are not known are None: they switch off what would be computed from them.
+    Facts that are not known are None: they switch off what would be computed from them. They
+    are properties or static fields.
     """
 
     log_z: eqx.AbstractVar[float | None]

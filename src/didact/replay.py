@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
+from ._checks import require
+from ._config import require_types
 from ._types import Sample
 
 Priority = Literal["none", "reward", "teacher", "loss"]
@@ -35,17 +37,15 @@ class ReplayConfig(eqx.Module):
     asymmetry: float = 0.0
 
     def __check_init__(self):
-        if self.capacity < 1:
-            raise ValueError(f"A replay buffer needs capacity >= 1, got {self.capacity}.")
+        require("capacity", self.capacity, at_least=1)
+        require("capacity", self.capacity, at_most=2**31 - 1)
         if self.priority not in ("none", "reward", "teacher", "loss"):
             raise ValueError(
                 f"priority must be 'none', 'reward', 'teacher' or 'loss', got {self.priority!r}."
             )
-        # Traced values were checked when they were plain numbers.
-        if isinstance(self.rank_offset, float | int) and not self.rank_offset > 0:
-            raise ValueError(f"rank_offset must be > 0, got {self.rank_offset}.")
-        if isinstance(self.asymmetry, float | int) and not self.asymmetry >= 0:
-            raise ValueError(f"asymmetry must be >= 0, got {self.asymmetry}.")
+        require("rank_offset", self.rank_offset, above=0)
+        require("asymmetry", self.asymmetry, at_least=0)
+        require_types(self)
 
     @property
     def draw_offset(self) -> Float[Array, ""] | float | None:
@@ -94,6 +94,10 @@ def add(
     `renew_age=False` nothing is added: only what the buffer holds is updated.
     """
     capacity = replay.rank.shape[0]
+    if priority.shape[0] > capacity:
+        raise ValueError(
+            f"A batch of {priority.shape[0]} objects does not fit a buffer of {capacity}."
+        )
     codes = jax.vmap(fingerprint)(x)
     order = jnp.arange(priority.shape[0])
     same = jnp.all(codes[:, None] == codes[None, :], axis=-1)
@@ -220,6 +224,8 @@ def fingerprint(x: Sample) -> UInt32[Array, " 2"]:
 
 def _words(leaf: Array) -> UInt32[Array, " words"]:
     leaf = jnp.ravel(leaf)
+    if leaf.dtype.itemsize < 4 and jnp.issubdtype(leaf.dtype, jnp.inexact):
+        leaf = leaf.astype(jnp.float32)  # keeps all their bits
     if leaf.dtype.itemsize < 4:
         return leaf.astype(jnp.uint32)
     return jnp.ravel(jax.lax.bitcast_convert_type(leaf, jnp.uint32))

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ._checks import require
 from ._types import ObjectiveOutput, TeacherReward
 
 
@@ -34,7 +35,11 @@ class DoubleLog(TeacherReward):
     per_step: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        _require_numbers(self, self.eta, self.asymmetry)
+        require("eta", self.eta, above=0)
+        require("asymmetry", self.asymmetry, at_least=0)
+        require("floor", self.floor, at_least=0)
+        require("scale", self.scale, above=0)
+        require("cap", self.cap, above=0)
 
     def __call__(
         self,
@@ -72,7 +77,8 @@ class Plain(TeacherReward):
     alpha: float = 0.0
 
     def __check_init__(self):
-        _require_numbers(self, self.eta, self.asymmetry)
+        require("eta", self.eta, above=0)
+        require("asymmetry", self.asymmetry, at_least=0)
 
     def __call__(
         self,
@@ -96,7 +102,7 @@ class OneSided(TeacherReward):
     alpha: float = 1.0
 
     def __check_init__(self):
-        _require_numbers(self, self.eta)
+        require("eta", self.eta, above=0)
 
     def __call__(
         self,
@@ -110,15 +116,6 @@ class OneSided(TeacherReward):
 
 def _weight(residual: Array, asymmetry: Float[Array, ""] | float) -> Array:
     return 1 + asymmetry * (residual > 0)
-
-
-def _require_numbers(reward: TeacherReward, eta: float, asymmetry: float = 0.0) -> None:
-    # Traced values were checked when they were plain numbers.
-    owner = type(reward).__name__
-    if isinstance(eta, float | int) and not eta > 0:
-        raise ValueError(f"{owner} needs eta > 0, got {eta}.")
-    if isinstance(asymmetry, float | int) and not asymmetry >= 0:
-        raise ValueError(f"{owner} needs asymmetry >= 0, got {asymmetry}.")
 
 
 __all__ = ["DoubleLog", "OneSided", "Plain", "TeacherReward"]

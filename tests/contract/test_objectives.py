@@ -434,11 +434,11 @@ def test_regressions_agree_with_their_squares_near_0():
 @pytest.mark.parametrize(
     ("build", "remedy"),
     [
-        (lambda: Huber(0.0), "width > 0"),
+        (lambda: Huber(0.0), "width must be > 0"),
         (lambda: Linex(0.0), "Squared"),
-        (lambda: Linex(1.0, limit=-1.0), "limit > 0"),
-        (lambda: SubTB(0.0), "lamda > 0"),
-        (lambda: SubTB(float("nan")), "lamda > 0"),
+        (lambda: Linex(1.0, limit=-1.0), "limit must be > 0"),
+        (lambda: SubTB(0.0), "lamda must be > 0"),
+        (lambda: SubTB(float("nan")), "lamda must be > 0"),
     ],
 )
 def test_impossible_constants_are_refused(build, remedy):

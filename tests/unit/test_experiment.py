@@ -1,14 +1,19 @@
 """What an experiment refuses, and what it says about itself."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from didact._config import require_types
 from didact._experiment import Experiment, OptimiserConfig, traced_numbers
 from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
 from didact.environments import Hypergrid
 from didact.networks import MLPConfig
+from didact.objectives import VarGrad
 from didact.replay import ReplayConfig
 from didact.targets import DeceptiveGrid, FromFunction
 from didact.teacher import DoubleLog
@@ -31,17 +36,37 @@ BUFFER = ReplayConfig(64)
         ),
         ({"replay": ReplayConfig(15)}, "capacity 15 is below batch_size 16"),
         ({"replay": ReplayConfig(64, "teacher")}, "give the Experiment a teacher_reward"),
+        ({"target": DeceptiveGrid(4, 4)}, "environment has dim 2, the target 4: give both"),
+        ({"target": DeceptiveGrid(2, 5)}, "environment has side 4, the target 5: give both"),
+        ({"steps": 2**31}, "steps must be <= 2147483647"),
+        ({"objective": VarGrad(), "batch_size": 1}, "batch of at least 2"),
+        ({"teacher_reward": DoubleLog(per_step=True)}, "per_step needs an objective with step"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_does_not_fit_together_is_refused_with_a_remedy(settings, remedy):
     with pytest.raises(ValueError, match=remedy):
-        Experiment(**GRID, **settings)
+        Experiment(**(GRID | settings))
+
+
+@dataclasses.dataclass
+class Settings:
+    count: int | None = None
+    rate: float = 1.0
+
+
+def test_what_a_constructor_takes_a_saved_configuration_gives_back():
+    for good in (Settings(), Settings(3, 2), Settings(np.int64(3), np.float32(2)), Settings(None)):
+        require_types(good)
+    with pytest.raises(ValueError, match=r"count cannot be 10000\.0"):
+        require_types(Settings(1e4))
+    with pytest.raises(ValueError, match="rate cannot be 'fast'"):
+        require_types(Settings(1, "fast"))
 
 
 @pytest.mark.parametrize("settings", [{"width": 0}, {"depth": 0}], ids=str)
 def test_impossible_networks_are_refused(settings):
-    with pytest.raises(ValueError, match="width and depth >= 1"):
+    with pytest.raises(ValueError, match=r"(width|depth) must be >= 1, got 0"):
         MLPConfig(**settings)
 
 

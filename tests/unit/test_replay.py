@@ -231,7 +231,7 @@ def test_an_empty_buffer_says_that_its_draws_are_not_real(offset, key):
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
-        ({"capacity": 0}, "capacity >= 1"),
+        ({"capacity": 0}, "capacity must be >= 1"),
         ({"capacity": 4, "rank_offset": 0.0}, "rank_offset must be > 0"),
         ({"capacity": 4, "asymmetry": -1.0}, "asymmetry must be >= 0"),
     ],

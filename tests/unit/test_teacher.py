@@ -113,11 +113,11 @@ def test_small_errors_of_a_converged_student_stay_apart_in_single_precision():
 
 @pytest.mark.parametrize("form", [DoubleLog, Plain, OneSided])
 def test_eta_must_be_positive(form):
-    with pytest.raises(ValueError, match="eta > 0"):
+    with pytest.raises(ValueError, match="eta must be > 0"):
         form(eta=0.0)
 
 
 @pytest.mark.parametrize("form", [DoubleLog, Plain])
 def test_asymmetry_must_not_be_negative(form):
-    with pytest.raises(ValueError, match="asymmetry >= 0"):
+    with pytest.raises(ValueError, match="asymmetry must be >= 0"):
         form(asymmetry=-1.0)

@@ -1,8 +1,9 @@
 """Batches drawn forward, by the Student or by the Teacher."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._checks import require
 from .._sampler import Sampler, sample_forward
 from .._types import Kernel
 from ._behaviour import Agents, Behaviour, Proposal, Source
@@ -15,11 +16,11 @@ class OnPolicy(Behaviour):
     above 1 flattens the policy. Neither enters the score of the trajectories.
     """
 
-    epsilon: float | None = None
-    temperature: float | None = None
+    epsilon: Float[Array, ""] | float | None = None
+    temperature: Float[Array, ""] | float | None = None
 
     def __check_init__(self):
-        _check(self.epsilon, self.temperature)
+        _check(self)
 
     @property
     def pattern(self) -> tuple[Source, ...]:
@@ -42,11 +43,11 @@ class OnPolicy(Behaviour):
 class FromTeacher(Behaviour):
     """The Teacher's trajectories, with exploration as in `OnPolicy`."""
 
-    epsilon: float | None = None
-    temperature: float | None = None
+    epsilon: Float[Array, ""] | float | None = None
+    temperature: Float[Array, ""] | float | None = None
 
     def __check_init__(self):
-        _check(self.epsilon, self.temperature)
+        _check(self)
 
     @property
     def pattern(self) -> tuple[Source, ...]:
@@ -93,9 +94,6 @@ def _roll_out(
     )
 
 
-def _check(epsilon: float | None, temperature: float | None) -> None:
-    # Traced values were checked when they were plain numbers.
-    if isinstance(epsilon, float | int) and not 0 <= epsilon <= 1:
-        raise ValueError(f"epsilon must lie in [0, 1], got {epsilon}.")
-    if isinstance(temperature, float | int) and not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}.")
+def _check(exploration: OnPolicy | FromTeacher) -> None:
+    require("epsilon", exploration.epsilon, at_least=0, at_most=1)
+    require("temperature", exploration.temperature, above=0)

@@ -1,5 +1,7 @@
 """The hypergrid: walks from a corner of {0, ..., side-1}^dim, one coordinate up at a time."""
 
+import operator
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -33,6 +35,7 @@ class Hypergrid(EnumerableEnvironment):
     side: int = eqx.field(static=True)
 
     def __init__(self, dim: int, side: int):
+        dim, side = operator.index(dim), operator.index(side)
         if dim < 1:
             raise ValueError(f"A hypergrid needs dim >= 1, got {dim}.")
         if side < 2:

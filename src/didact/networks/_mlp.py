@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
 
+from .._checks import require
 from .._types import Environment, PolicyOutput
 
 
@@ -20,10 +21,8 @@ class MLPConfig:
     negative_slope: float = 0.01
 
     def __post_init__(self):
-        if self.width < 1 or self.depth < 1:
-            raise ValueError(
-                f"An MLP needs width and depth >= 1, got width={self.width}, depth={self.depth}."
-            )
+        require("width", self.width, at_least=1)
+        require("depth", self.depth, at_least=1)
 
     def build(
         self,

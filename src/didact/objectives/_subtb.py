@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from .._checks import require
 from .._types import Objective, ObjectiveOutput, Regression, Scored
 from ._db import step_residuals
 from ._regression import Squared
@@ -28,8 +29,7 @@ class SubTB(Objective):
     learns_log_z: ClassVar[bool] = False
 
     def __check_init__(self):
-        if isinstance(self.lamda, float | int) and not self.lamda > 0:
-            raise ValueError(f"SubTB needs lamda > 0, got {self.lamda}.")
+        require("lamda", self.lamda, above=0)
 
     def __call__(self, scored: Scored) -> ObjectiveOutput:
         """Loss and residual of each trajectory."""

@@ -28,6 +28,8 @@ class VarGrad(Objective):
     def __call__(self, scored: Scored) -> ObjectiveOutput:
         """Loss and residual of each trajectory."""
         weight = log_weight(scored)
+        if weight.shape[0] < 2:
+            raise ValueError("VarGrad compares trajectories: it needs a batch of at least 2.")
         total = jnp.maximum(jnp.sum(scored.weight), jnp.finfo(weight.dtype).tiny)
         log_z = stop_gradient(jnp.sum(scored.weight * weight) / total)
         residual = weight - log_z

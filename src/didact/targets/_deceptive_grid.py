@@ -1,6 +1,7 @@
 """The deceptive reward on the hypergrid."""
 
 import math
+import operator
 from typing import Literal
 
 import equinox as eqx
@@ -38,6 +39,8 @@ class DeceptiveGrid(Target):
     convention: Literal["paper", "exact"] = eqx.field(static=True)
 
     def __init__(self, dim: int, side: int, convention: Literal["paper", "exact"] = "paper"):
+        # NumPy's integers would overflow where Python's do not.
+        dim, side = operator.index(dim), operator.index(side)
         if dim < 1:
             raise ValueError(f"DeceptiveGrid needs dim >= 1, got {dim}.")
         if side < 2:
@@ -88,6 +91,8 @@ class DeceptiveGrid(Target):
         return jnp.where(self._membership(x)[1], number, -1)
 
     def _membership(self, x: Int[Array, " dim"]) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+        if jnp.shape(x) != (self.dim,):
+            raise ValueError(f"x must have shape ({self.dim},), got {jnp.shape(x)}.")
         in_valley, in_mode = self._tables()
         return jnp.all(jnp.asarray(in_valley)[x]), jnp.all(jnp.asarray(in_mode)[x])
 
