@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from . import replay as replay_buffer
@@ -23,7 +24,7 @@ from .replay import Replay
 
 SEED_AXIS = "seed"
 MAX_TRACKED_MODES = 2**22
-NON_FINITE_REWARD, NON_FINITE_LOSS = 1, 2
+NON_FINITE_REWARD, NON_FINITE_LOSS, NON_FINITE_TEACHER = 3, 2, 1
 
 
 class Agent(eqx.Module):
@@ -57,20 +58,27 @@ class TrainState(eqx.Module):
         return self.seeds.trouble.shape[0]
 
     def student(self, index: int = 0) -> Sampler:
-        """The Student of one seed."""
-        return _pick(self.seeds.student.sampler, index)
+        """The Student of one seed, by its position among the seeds."""
+        return self._pick(self.seeds.student.sampler, index)
 
     def teacher(self, index: int = 0) -> Sampler | None:
-        """The Teacher of one seed, where there is one."""
-        return None if self.seeds.teacher is None else _pick(self.seeds.teacher.sampler, index)
+        """The Teacher of one seed, by its position, where there is one."""
+        return None if self.seeds.teacher is None else self._pick(self.seeds.teacher.sampler, index)
+
+    def _pick(self, tree: PyTree, index: int) -> PyTree:
+        if not 0 <= index < self.num_seeds:  # JAX would clamp
+            raise IndexError(f"there are {self.num_seeds} seeds: no position {index} among them.")
+        return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, tree)
 
 
 class StepInfo(eqx.Module):
-    """What one step reports. Losses are means over the batch."""
+    """What one step reports. Losses are means over the batch; `log_z` is None where the objective
+    does not train the sampler's scalar.
+    """
 
     loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
-    log_z: Float[Array, ""]
+    log_z: Float[Array, ""] | None
     teacher_loss: Float[Array, ""] | None
     teacher_log_z: Float[Array, ""] | None
     modes_found: Int[Array, ""] | None
@@ -82,13 +90,17 @@ def init(experiment: Experiment, seeds: Sequence[int] = (0,)) -> TrainState:
     """The state before the first step, one replica a seed."""
     numbers = traced_numbers(experiment)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    return TrainState(jnp.asarray(0, jnp.int32), _init_seeds(numbers, keys))
+    modes = experiment.target.num_modes if tracks_modes(experiment.target) else None
+    return TrainState(jnp.asarray(0, jnp.int32), _init_seeds(numbers, keys, modes))
 
 
 def step(experiment: Experiment, state: TrainState) -> tuple[TrainState, StepInfo]:
-    """One gradient step of Student and Teacher. `StepInfo` has a leading axis [S]."""
-    state, infos = train_chunk(experiment, state, 1, capacity=1)
-    return state, jax.tree.map(lambda leaf: leaf[:, 0], infos)
+    """One gradient step of Student and Teacher. `StepInfo` has a leading axis [S].
+
+    **Errors:** `FloatingPointError` at a reward, loss or gradient that is not finite; the state
+    given stays as it was.
+    """
+    return _sound(_run_step(traced_numbers(experiment), state))
 
 
 def ask(experiment: Experiment, state: TrainState) -> Proposal:
@@ -103,8 +115,16 @@ def tell(
 ) -> tuple[TrainState, StepInfo]:
     """Learn from a proposal and the log-rewards of its objects. For replayed objects those that
     the proposal holds are taken, whatever is given.
+
+    **Errors:** `ValueError` for rewards of another shape; `FloatingPointError` as in `step`.
     """
-    return _tell_seeds(traced_numbers(experiment), state, proposal, log_reward)
+    log_reward = jnp.asarray(log_reward)
+    if log_reward.shape != proposal.log_reward.shape:
+        raise ValueError(
+            f"log_reward must have shape {proposal.log_reward.shape}, seeds by objects, "
+            f"got {log_reward.shape}."
+        )
+    return _sound(_tell_seeds(traced_numbers(experiment), state, proposal, log_reward))
 
 
 def objects(experiment: Experiment, proposal: Proposal) -> PyTree:
@@ -118,13 +138,38 @@ def train_chunk(
     """Run up to `num_steps` <= `capacity` steps in one compiled program.
 
     The state given is used up (its memory is reused). The program depends on `capacity`,
-    not on `num_steps`. It stops early at a non-finite reward or loss, which
-    `TrainState.seeds.trouble` then names.
+    not on `num_steps`. It stops early at a reward, loss or gradient that is not finite, which
+    `TrainState.seeds.trouble` then names (`trouble_message`).
 
-    **Returns:** the new state, and `StepInfo` with leading axes [S, capacity], of which the
-    first `num_steps` columns are filled.
+    **Returns:** the new state, and `StepInfo` with leading axes [S, capacity], in which as many
+    columns are filled as steps were done.
+
+    **Errors:** `ValueError` for `num_steps` above `capacity`.
     """
+    if num_steps > capacity:
+        raise ValueError(f"num_steps {num_steps} is above capacity {capacity}.")
     return _run_chunk(traced_numbers(experiment), state, jnp.asarray(num_steps), capacity)
+
+
+def trouble_message(trouble: int) -> str:
+    """What a number in `TrainState.seeds.trouble` means, and what to do; 0 is no trouble."""
+    return {
+        NON_FINITE_REWARD: "log_reward is not finite for an object the sampler drew: bound the "
+        "target's log-reward from below",
+        NON_FINITE_LOSS: "the Student's loss or its gradient is not finite: lower the learning "
+        "rate or clip the gradient",
+        NON_FINITE_TEACHER: "the Teacher's loss or its gradient is not finite: bound the "
+        "Teacher's reward from below, lower its learning rate or clip its gradient",
+    }[trouble]
+
+
+def _sound(result: tuple[TrainState, StepInfo]) -> tuple[TrainState, StepInfo]:
+    """The result of a step, unless something in it was not finite."""
+    trouble = result[0].seeds.trouble
+    # Under a transformation of the user's the flag cannot be read: they have it in the state.
+    if not isinstance(trouble, Tracer) and (worst := int(jnp.max(trouble))):
+        raise FloatingPointError(trouble_message(worst))
+    return result
 
 
 def update(
@@ -140,7 +185,7 @@ def update(
 
     **Returns:** the agent, the objective's output before the step, mean loss, gradient norm.
     """
-    params, rest = eqx.partition(agent.sampler, eqx.is_inexact_array)
+    params, rest = eqx.partition(agent.sampler, _trained(agent.sampler))
     (loss, output), grads = _loss_and_gradient(
         params, rest, objective, trajectory, place, log_reward, weight
     )
@@ -187,11 +232,11 @@ def _loss_and_gradient_of(
 
 
 @eqx.filter_jit
-def _init_seeds(experiment: Experiment, keys: Key[Array, " S"]) -> SeedState:
-    return jax.vmap(lambda key: _init_seed(experiment, key))(keys)
+def _init_seeds(experiment: Experiment, keys: Key[Array, " S"], modes: int | None) -> SeedState:
+    return jax.vmap(lambda key: _init_seed(experiment, key, modes))(keys)
 
 
-def _init_seed(experiment: Experiment, key: PRNGKeyArray) -> SeedState:
+def _init_seed(experiment: Experiment, key: PRNGKeyArray, modes: int | None) -> SeedState:
     student_key, teacher_key, run_key = jax.random.split(key, 3)
     teacher = None
     if experiment.teacher_reward is not None:
@@ -207,9 +252,7 @@ def _init_seed(experiment: Experiment, key: PRNGKeyArray) -> SeedState:
     if experiment.replay is not None:
         x_like = jax.eval_shape(lambda: env.sample_of(env.initial_state()))
         buffer = replay_buffer.empty(x_like, int(experiment.replay.capacity))
-    unseen = None
-    if tracks_modes(experiment.target):
-        unseen = jnp.zeros(experiment.target.num_modes, bool)
+    unseen = None if modes is None else jnp.zeros(modes, bool)
     return SeedState(
         key=run_key,
         student=_init_agent(
@@ -239,7 +282,14 @@ def _init_agent(
         jnp.asarray(experiment.initial_log_z, jnp.result_type(float)),
         experiment.backward_scoring,
     )
-    return Agent(sampler, optimiser.build().init(eqx.filter(sampler, eqx.is_inexact_array)))
+    return Agent(sampler, optimiser.build().init(eqx.filter(sampler, _trained(sampler))))
+
+
+def _trained(sampler: Sampler) -> PyTree:
+    """What learns, as a filter: network and log Z. An environment's own numbers do not."""
+    nothing = jax.tree.map(lambda _: False, sampler)
+    policy = jax.tree.map(eqx.is_inexact_array, sampler.policy)
+    return eqx.tree_at(lambda s: (s.policy, s.log_z), nothing, (policy, True))
 
 
 def tracks_modes(target: Target) -> bool:
@@ -284,9 +334,10 @@ def _tell_seed(
         weight,
     )
     teacher, teacher_loss, teacher_log_reward = state.teacher, None, None
+    trouble = jnp.asarray(0, jnp.int32)
     if teacher is not None and experiment.teacher_reward is not None:
         teacher_log_reward = experiment.teacher_reward(output, log_reward, trajectory.mask)
-        teacher, _, teacher_loss, _ = update(
+        teacher, _, teacher_loss, teacher_norm = update(
             teacher,
             experiment.teacher_optimiser or experiment.optimiser,
             experiment.teacher_objective or experiment.objective,
@@ -295,9 +346,12 @@ def _tell_seed(
             teacher_log_reward,
             weight,
         )
+        finite = jnp.isfinite(teacher_loss) & jnp.isfinite(teacher_norm)
+        trouble = jnp.where(finite, trouble, NON_FINITE_TEACHER)
     x = jax.vmap(experiment.environment.sample_of)(trajectory.terminal)
     found, found_student = _mark_modes(experiment.target, state, proposal, x)
-    trouble = jnp.where(jnp.isfinite(loss) & jnp.isfinite(grad_norm), 0, NON_FINITE_LOSS)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    trouble = jnp.where(finite, trouble, NON_FINITE_LOSS)
     trouble = jnp.where(jnp.all(jnp.isfinite(log_reward)), trouble, NON_FINITE_REWARD)
     state = SeedState(
         key=state.key,
@@ -311,13 +365,18 @@ def _tell_seed(
     return state, StepInfo(
         loss=loss,
         grad_norm=grad_norm,
-        log_z=student.sampler.log_z,
+        log_z=student.sampler.log_z if experiment.objective.learns_log_z else None,
         teacher_loss=teacher_loss,
-        teacher_log_z=None if teacher is None else teacher.sampler.log_z,
+        teacher_log_z=_teacher_log_z(experiment, teacher),
         modes_found=None if found is None else jnp.sum(found),
         modes_found_student=None if found_student is None else jnp.sum(found_student),
         mean_length=jnp.mean(jnp.sum(trajectory.mask, axis=1)),
     )
+
+
+def _teacher_log_z(experiment: Experiment, teacher: Agent | None) -> Float[Array, ""] | None:
+    objective = experiment.teacher_objective or experiment.objective
+    return teacher.sampler.log_z if teacher is not None and objective.learns_log_z else None
 
 
 def _mark_modes(target: Target, state: SeedState, proposal: Proposal, x: PyTree):
@@ -399,18 +458,21 @@ def _step_seed(experiment, state: SeedState, number, axis_name):
     return _tell_seed(experiment, state, proposal, _reward_seed(experiment, proposal))
 
 
+def _step_seeds(experiment: Experiment, state: TrainState) -> tuple[TrainState, StepInfo]:
+    seeds, info = _over_seeds(
+        lambda seed, axis_name: _step_seed(experiment, seed, state.step, axis_name), state.seeds
+    )
+    return TrainState(state.step + 1, seeds), info
+
+
+_run_step = eqx.filter_jit(_step_seeds)
+
+
 @eqx.filter_jit(donate="all-except-first")
 def _run_chunk(experiment: Experiment, state: TrainState, num_steps, capacity: int):
-    def one(state: TrainState) -> tuple[TrainState, StepInfo]:
-        seeds, info = _over_seeds(
-            lambda seed, axis_name: _step_seed(experiment, seed, state.step, axis_name),
-            state.seeds,
-        )
-        return TrainState(state.step + 1, seeds), info
-
     def body(carry):
         i, state, infos = carry
-        state, info = one(state)
+        state, info = _step_seeds(experiment, state)
         infos = jax.tree.map(lambda all_, row: all_.at[:, i].set(row), infos, info)
         return i + 1, state, infos
 
@@ -420,11 +482,7 @@ def _run_chunk(experiment: Experiment, state: TrainState, num_steps, capacity: i
 
     infos = jax.tree.map(
         lambda leaf: jnp.zeros((leaf.shape[0], capacity), leaf.dtype),
-        jax.eval_shape(one, state)[1],
+        eqx.filter_eval_shape(_step_seeds, experiment, state)[1],
     )
     _, state, infos = lax.while_loop(running, body, (jnp.asarray(0), state, infos))
     return state, infos
-
-
-def _pick(tree: PyTree, index: int) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, tree)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from didact import replay
-from didact._experiment import Experiment
+from didact._experiment import Experiment, OptimiserConfig
 from didact._train import (
     NON_FINITE_REWARD,
+    NON_FINITE_TEACHER,
     ask,
     init,
     objects,
@@ -25,7 +26,7 @@ from didact.networks import MLPConfig
 from didact.objectives import DB, TB, SubTB, VarGrad
 from didact.replay import ReplayConfig
 from didact.targets import DeceptiveGrid, FromFunction
-from didact.teacher import DoubleLog
+from didact.teacher import DoubleLog, TeacherReward
 
 from .._tabular import edge_scores, graph
 
@@ -212,6 +213,73 @@ def test_a_chunk_stops_at_a_reward_that_is_not_finite(bad):
     state, _ = train_chunk(setting, init(setting, [0]), 200, capacity=200)
     assert int(state.seeds.trouble[0]) == NON_FINITE_REWARD
     assert int(state.step) < 200
+
+
+class Sharp(TeacherReward):
+    """log max(δ, 0): minus infinity wherever the Student draws too often."""
+
+    def __call__(self, output, log_reward, mask):
+        return jnp.log(jnp.maximum(output.residual, 0))
+
+
+def test_a_chunk_stops_at_a_teacher_that_is_not_finite():
+    setting = eqx.tree_at(lambda e: e.teacher_reward, experiment(), Sharp())
+    state, _ = train_chunk(setting, init(setting, [0]), 10, capacity=10)
+    assert int(state.seeds.trouble[0]) == NON_FINITE_TEACHER
+    assert int(state.step) < 10
+
+
+def test_a_step_that_is_not_finite_is_an_error_and_leaves_the_state():
+    setting = experiment()
+    state = init(setting, [3, 4])
+    proposal = ask(setting, state)
+    rewards = jnp.zeros((2, 8)).at[1, 2].set(jnp.nan)
+    with pytest.raises(FloatingPointError, match=r"log_reward is not finite.*bound"):
+        tell(setting, state, proposal, rewards)
+    after, _ = tell(setting, state, proposal, jnp.zeros((2, 8)))
+    assert int(after.step) == 1
+    bad = eqx.tree_at(lambda e: e.target, setting, FromFunction(lambda x: jnp.nan * jnp.sum(x)))
+    with pytest.raises(FloatingPointError, match="log_reward is not finite"):
+        step(bad, state)
+    assert_same_bits(state, init(setting, [3, 4]))
+
+
+def test_what_would_be_wrong_in_silence_is_refused():
+    setting = experiment()
+    state = init(setting, [3, 4])
+    with pytest.raises(ValueError, match=r"shape \(2, 8\), seeds by objects, got \(2, 7\)"):
+        tell(setting, state, ask(setting, state), jnp.zeros((2, 7)))
+    with pytest.raises(ValueError, match="num_steps 10 is above capacity 4"):
+        train_chunk(setting, state, 10, capacity=4)
+    for position in (2, -1):
+        with pytest.raises(IndexError, match="there are 2 seeds: no position"):
+            state.student(position)
+
+
+class Scaled(Hypergrid):
+    """A grid with numbers of its own, which its features use."""
+
+    scale: float = 3.0
+    table: jax.Array = eqx.field(default_factory=lambda: jnp.arange(1.0, 4.0))
+
+    @property
+    def feature_size(self):
+        return 3
+
+    def features(self, state):
+        return self.scale * self.table * jnp.sum(state.position)
+
+
+def test_numbers_of_an_environment_are_not_trained():
+    env = Scaled(2, 8)
+    optimiser = OptimiserConfig(weight_decay=0.1)
+    setting = eqx.tree_at(lambda e: (e.environment, e.optimiser), experiment(), (env, optimiser))
+    state, _ = train_chunk(setting, init(setting, [0]), 8, capacity=10)
+    for sampler in (state.student(), state.teacher()):
+        assert float(sampler.environment.scale) == 3
+        np.testing.assert_array_equal(sampler.environment.table, [1, 2, 3])
+    before = init(setting, [0]).student().policy.layers[0].weight
+    assert not np.array_equal(state.student().policy.layers[0].weight, before)
 
 
 def test_a_chunk_of_finite_rewards_goes_on():
