@@ -15,6 +15,7 @@ from ._types import Target
 from .metrics import empirical
 
 _BATCH = 2048
+_SAMPLES = 0x73616D70
 COLUMNS = ("x", "log_reward", "log_pf", "log_pb", "seed")
 
 
@@ -53,23 +54,32 @@ def write_samples(
     return path
 
 
+def draw_batches(
+    sampler: Sampler, target: Target, seed: int, n: int, key_seed: int
+) -> Iterator[empirical.Draws]:
+    """`n` draws of the sampler that was trained with a seed, as NumPy arrays, batch by batch."""
+    # Apart from the keys that training makes of the same seed.
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(key_seed), _SAMPLES), seed)
+    for start in range(0, n, _BATCH):
+        drawn = empirical.draw(sampler, target, jax.random.fold_in(key, start), _BATCH)
+        count = min(_BATCH, n - start)
+        yield jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], drawn)
+
+
 def _batches(
     samplers: dict[int, Sampler], target: Target, n: int, key_seed: int
 ) -> Iterator[dict[str, np.ndarray]]:
     shares = {seed: n // len(samplers) + (i < n % len(samplers)) for i, seed in enumerate(samplers)}
     for seed, sampler in samplers.items():
-        key = jax.random.fold_in(jax.random.key(key_seed), seed)
-        for start in range(0, shares[seed], _BATCH):
-            count = min(_BATCH, shares[seed] - start)
-            drawn = empirical.draw(sampler, target, jax.random.fold_in(key, start), _BATCH)
+        for drawn in draw_batches(sampler, target, seed, shares[seed], key_seed):
             arrays: dict[str, Any] = {
                 "x": drawn.x,
                 "log_reward": drawn.log_reward,
                 "log_pf": drawn.log_pf,
                 "log_pb": drawn.log_pb,
-                "seed": np.full(_BATCH, seed, np.int32),
+                "seed": np.full(len(drawn.log_pf), seed, np.int32),
             }
-            yield {name: np.asarray(array)[:count] for name, array in arrays.items()}
+            yield arrays
 
 
 def _write_npz(
@@ -122,4 +132,4 @@ def _write_csv(
             on_progress(done)
 
 
-__all__ = ["write_samples"]
+__all__ = ["draw_batches", "write_samples"]

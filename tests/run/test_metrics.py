@@ -2,12 +2,15 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from didact.metrics import empirical, exact
+import didact
+from didact.environments import Hypergrid, published_backward_kernel
+from didact.metrics import empirical, evaluate_by_samples, evaluate_exactly, exact
 from didact.metrics.empirical import Draws
 
 Floats = NDArray[np.float64]
@@ -147,3 +150,58 @@ def test_compare_without_modes() -> None:
     assert verdict["mode_mass"] is None
     assert verdict["mode_mass_recall"] is None
     assert verdict["modes_held"] is None
+
+
+@pytest.mark.parametrize("scoring", [None, published_backward_kernel])
+def test_importance_weights_have_mean_z_whatever_training_scores(scoring) -> None:
+    """Within five standard errors, a chance of 6e-7 to fail for another key; with the published
+    P_B in the weights the mean would be 0.77 Z, and the test is shown to see that.
+    """
+    setting = didact.Experiment(
+        Hypergrid(3, 4), didact.targets.DeceptiveGrid(3, 4), backward_scoring=scoring
+    )
+    drawn = empirical.draws(
+        didact.init(setting).student(), setting.target, jax.random.key(1), 20_000
+    )
+    ratio = np.exp(np.asarray(drawn.log_weight, np.float64) - setting.target.log_z)
+    error = ratio.std() / math.sqrt(len(ratio))
+    assert abs(ratio.mean() - 1) < 5 * error
+    assert 10 * error < 0.23
+
+
+class Weighted(didact.targets.Target):
+    """A target that holds an array, and so has no hash."""
+
+    log_rewards: jax.Array
+
+    @property
+    def log_z(self) -> None:
+        return None
+
+    @property
+    def num_modes(self) -> None:
+        return None
+
+    def log_reward(self, x: jax.Array) -> jax.Array:
+        return self.log_rewards[x[0]]
+
+    def mode_index(self, x: jax.Array) -> jax.Array:
+        return jnp.asarray(-1, jnp.int32)
+
+
+def test_targets_with_arrays_are_enumerated_and_told_apart() -> None:
+    env, rewards = Hypergrid(1, 4), np.array([0.0, 1.0, 2.0, 3.0], np.float32)
+    for shift in (0, 1, 0):
+        found = exact.truth(env, Weighted(jnp.asarray(rewards + shift)))
+        assert found.log_z == pytest.approx(np.logaddexp.reduce(rewards + shift), rel=1e-6)
+
+
+def test_a_verdict_by_samples_has_the_error_of_its_own_elbo() -> None:
+    setting = didact.presets.grid("tb", 2, 6)
+    student = didact.init(setting).student()
+    verdict = evaluate_by_samples(student, setting.target, setting.objective, n=3000)
+    law = evaluate_exactly(student, setting.target, setting.objective)[0]
+    assert verdict["tv"] is None
+    assert verdict["num_scored"] == 3000
+    assert abs(verdict["elbo"] - law["elbo"]) < 5 * verdict["elbo_standard_error"]
+    assert verdict["mode_mass"] == pytest.approx(law["mode_mass"], abs=0.05)

@@ -12,6 +12,7 @@ from . import empirical, exact
 
 Verdict = dict[str, Any]
 _SCORED_DRAWS = 10_000
+_EVALUATION = 0x6576616C
 
 
 def learned_log_z(sampler: Sampler, objective: Objective) -> float | None:
@@ -48,42 +49,39 @@ def evaluate_exactly(
 def evaluate_by_samples(
     sampler: Sampler, target: Target, objective: Objective, *, seed: int = 0, n: int = 10_000
 ) -> Verdict:
-    """What n draws say. Distances that need the whole law are None."""
-    drawn = empirical.draws(sampler, target, jax.random.key(seed), n)
-    mode = np.asarray(empirical.mode_indices(target, drawn.x))
-    known = target.num_modes is not None
+    """What n draws say: `draw_statistics`, and None for distances that need the whole law."""
     log_z = learned_log_z(sampler, objective)
-    return {
-        "tv": None,
-        "kl": None,
-        "jsd": None,
-        "mode_mass": float(np.mean(mode >= 0)) if known else None,
-        "mode_mass_recall": None,
-        "modes_held": None,
-        "log_z": log_z,
-        **empirical.summary(drawn),
-        **_log_z_error(log_z, target.log_z),
-    }
+    unknown = dict.fromkeys(("tv", "kl", "jsd", "mode_mass_recall", "modes_held"))
+    return (
+        unknown
+        | draw_statistics(sampler, target, seed=seed, n=n)
+        | {"log_z": log_z, **_log_z_error(log_z, target.log_z)}
+    )
 
 
 def draw_statistics(
     sampler: Sampler, target: Target, *, seed: int = 0, n: int = 100_000
 ) -> Verdict:
-    """What the paper measures on n draws: `modes_reached`, and where the terminal states can
-    be enumerated the `empirical_l1` beside its floor, the score of a perfect sampler; and
-    what the weights of at most 10,000 draws say (`empirical.summary`).
+    """What the paper measures on n draws: `modes_reached` and `mode_mass`, and where the
+    terminal states can be enumerated the `empirical_l1` beside its floor, the score of a
+    perfect sampler; and what the weights of `num_scored` <= 10,000 other draws say
+    (`empirical.summary`).
     """
     env = sampler.environment
-    x = empirical.objects(sampler, jax.random.key(seed), n)
-    scored = empirical.draws(sampler, target, jax.random.key(seed), min(n, _SCORED_DRAWS))
+    # Apart from the keys that training makes of the same seed.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), _EVALUATION))
+    x = empirical.objects(sampler, keys[0], n)
+    scored = empirical.draws(sampler, target, keys[1], min(n, _SCORED_DRAWS))
     mode = np.asarray(empirical.mode_indices(target, x))
-    reached = len(np.unique(mode[mode >= 0])) if target.num_modes is not None else None
+    known = target.num_modes is not None
     verdict: Verdict = {
         "num_draws": n,
-        "modes_reached": reached,
+        "num_scored": min(n, _SCORED_DRAWS),
+        "modes_reached": len(np.unique(mode[mode >= 0])) if known else None,
+        "mode_mass": float(np.mean(mode >= 0)) if known else None,
         "empirical_l1": None,
         "empirical_l1_floor": None,
-    } | {k: v for k, v in empirical.summary(scored).items() if k != "elbo"}
+    } | empirical.summary(scored)
     if isinstance(env, EnumerableEnvironment) and exact.refusal(env) is None:
         p = np.exp(exact.truth(env, target).log_p)
         numbers = np.asarray(empirical.terminal_numbers(env, x))

@@ -1,5 +1,6 @@
 """What samples alone can say: bounds on log Z, weights, modes reached, the empirical L1."""
 
+import dataclasses
 import math
 
 import equinox as eqx
@@ -123,6 +124,8 @@ def _score(
 ) -> Draws:
     x = jax.vmap(sampler.environment.sample_of)(trajectory.terminal)
     log_reward = jax.vmap(target.log_reward)(x)
+    # Weights have mean Z for a P_B that is a distribution, whatever training scores instead.
+    sampler = dataclasses.replace(sampler, backward_scoring=None)
     scored = score(sampler, trajectory, log_reward, jnp.ones_like(log_reward), place, rows)
     return Draws(x, log_reward, jnp.sum(scored.log_pf, 1), jnp.sum(scored.log_pb, 1))
 

@@ -6,8 +6,11 @@ depth, on the device, in float64 whatever JAX's default:
 $$P(s_0) = 1, \qquad P(s') = \sum_{s \to s'} P(s)\,P_F(s'\mid s).$$
 """
 
+import collections
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -21,6 +24,8 @@ from .._types import EnumerableEnvironment, Sample, Target
 MAX_BYTES = 4 * 2**30
 MAX_STATES = 2**22  # about two minutes on two cores
 _BLOCK = 8192
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,24 @@ class Truth:
     log_z: float
 
 
+def _remember_last(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Keep the last two results of a function of modules: these may hold arrays, and then
+    have no hash.
+    """
+    kept: collections.deque[tuple[tuple[Any, ...], _T]] = collections.deque(maxlen=2)
+
+    @functools.wraps(function)
+    def remembering(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        for known, result in kept:
+            if not kwargs and bool(eqx.tree_equal(known, args)):
+                return result
+        result = function(*args, **kwargs)
+        kept.append((args, result))
+        return result
+
+    return remembering
+
+
 def num_states(env: EnumerableEnvironment) -> int:
     """Number of states, terminal ones included."""
     return env.num_internal + env.num_terminal_states
@@ -73,7 +96,7 @@ def refusal(env: object) -> str | None:
     )
 
 
-@functools.lru_cache(maxsize=4)
+@_remember_last
 def graph(env: EnumerableEnvironment) -> Graph:
     """The graph of an environment. Raises `ValueError` where that is too large."""
     reason = refusal(env)
@@ -94,7 +117,7 @@ def graph(env: EnumerableEnvironment) -> Graph:
     return Graph(order, child, log_pb, starts.astype(np.int32), ends.astype(np.int32), block)
 
 
-@functools.lru_cache(maxsize=4)
+@_remember_last
 def truth(env: EnumerableEnvironment, target: Target) -> Truth:
     """Enumerate a target over an environment's terminal states."""
     log_reward, mode = (np.asarray(leaf) for leaf in _enumerate(env, target))
