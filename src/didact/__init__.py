@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from .checkpoint import load_sampler as load_sampler
     from .checkpoint import save_sampler as save_sampler
     from .run import Run as Run
+    from .run import RunError as RunError
     from .run import train as train
+    from .samples import write_samples as write_samples
 
 __all__ = [
     "Experiment",
     "OptimiserConfig",
     "Run",
+    "RunError",
     "Sampler",
     "StepInfo",
     "TrainState",
@@ -57,6 +60,7 @@ __all__ = [
     "tell",
     "train",
     "train_chunk",
+    "write_samples",
 ]
 
 _HOMES = {
@@ -64,7 +68,8 @@ _HOMES = {
     "_sampler": ("Sampler",),
     "_train": ("StepInfo", "TrainState", "ask", "init", "objects", "step", "tell", "train_chunk"),
     "checkpoint": ("load_sampler", "save_sampler"),
-    "run": ("Run", "train"),
+    "run": ("Run", "RunError", "train"),
+    "samples": ("write_samples",),
 }
 
 

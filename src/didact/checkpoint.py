@@ -5,6 +5,7 @@ import logging
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def load_state(folder: Path, like: TrainState) -> TrainState | None:
 
     **Arguments:** `like`: a state of the same experiment and seeds, for its structure.
 
-    **Errors:** `ValueError` if checkpoints are there and none of them can be read.
+    **Errors:** `ValueError` if checkpoints are there and all of them are damaged, or if one is
+    whole but of another experiment; `PermissionError`, `MemoryError`.
     """
     found = checkpoints(folder)
     reason: Exception | None = None
@@ -55,6 +57,14 @@ def load_state(folder: Path, like: TrainState) -> TrainState | None:
         try:
             state = _read_state(path, like)
         except _UNREADABLE as error:
+            # A whole file that cannot be used is no reason to go back to an older one.
+            if isinstance(error, PermissionError | MemoryError) and _is_whole(path):
+                raise
+            if _is_whole(path):
+                raise ValueError(
+                    f"{path} does not fit this run ({error}): use the configuration and the "
+                    "version of didact that wrote it."
+                ) from error
             reason = error
             continue
         if reason is not None:
@@ -62,10 +72,21 @@ def load_state(folder: Path, like: TrainState) -> TrainState | None:
         return state
     if found:
         raise ValueError(
-            f"no checkpoint in {folder} can be read ({reason}): remove that folder to train from "
-            "the start."
+            f"no checkpoint in {folder} can be read ({reason}): restore one from a copy, or train "
+            "into another folder."
         ) from reason
     return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is as it was written, by its own checksums; true where that is secret."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except PermissionError:
+        return True
+    except _UNREADABLE:
+        return False
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -98,8 +119,11 @@ def save_sampler(path: str | Path, sampler: Sampler, **facts: str | int) -> None
     _write(Path(path), {"header": text} | arrays)
 
 
-def load_sampler(path: str | Path) -> Sampler:
+def load_sampler(path: str | Path, *, given: Mapping[str, Any] | None = None) -> Sampler:
     """Read a sampler that `save_sampler` wrote. Executes nothing from the file.
+
+    **Arguments:** `given`: what the file can only name, such as a class of environments of
+    your own ({"module:name": class}).
 
     **Errors:** `ValueError` naming the file if it is not one or is damaged.
     """
@@ -108,7 +132,7 @@ def load_sampler(path: str | Path) -> Sampler:
             header = json.loads(file["header"].tobytes().decode())
             if header["kind"] != "sampler" or header["format_version"] != FORMAT_VERSION:
                 raise ValueError("it is of another kind, or another version of didact wrote it")
-            like = eqx.filter_eval_shape(_build, header)
+            like = eqx.filter_eval_shape(lambda: _build(header, given))
             arrays, rest = eqx.partition(like, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
             leaves, structure = jax.tree.flatten(arrays)
             read = [file[f"array_{i}"] for i in range(len(leaves))]
@@ -120,15 +144,15 @@ def load_sampler(path: str | Path) -> Sampler:
     return eqx.combine(jax.tree.unflatten(structure, [jnp.asarray(a) for a in read]), rest)
 
 
-def _build(header: dict[str, Any]) -> Sampler:
-    environment = from_json(header["environment"])
-    policy = from_json(header["network"]).build(
+def _build(header: dict[str, Any], given: Mapping[str, Any] | None) -> Sampler:
+    environment = from_json(header["environment"], given)
+    policy = from_json(header["network"], given).build(
         environment,
         flow_head=header["flow_head"],
         backward_head=header["backward_head"],
         key=jax.random.key(0),
     )
-    scoring = from_json(header["backward_scoring"])
+    scoring = from_json(header["backward_scoring"], given)
     return Sampler(environment, policy, jnp.zeros(()), scoring)
 
 

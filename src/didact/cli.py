@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -24,6 +25,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ._version import __version__
+
+_MAX_CACHE_BYTES = 2**30
 
 
 class BadInput(Exception):
@@ -119,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names of any kind can be shown
     try:
-        with _termination(), _warnings():
+        with _termination(), _warnings(), _enough_memory():
             code = _dispatch(arguments)
     except BadInput as error:
         _err(f"didact: {error}")
@@ -139,6 +142,9 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         _out(_USAGE)
         return 0 if arguments else 2
+    if arguments[0] == "train" and set(arguments[1:]) & {"-h", "--help"} == set(arguments[1:]):
+        _out(_USAGE)
+        return 0 if len(arguments) > 1 else 2
     if arguments[0] == "--version":
         _out(f"didact {__version__}")
         return 0
@@ -159,7 +165,7 @@ def _train_grid(options: TrainGrid) -> int:
     out = _run_folder(options)
     _check(options)
     _use_compilation_cache()
-    from .run import finished, train
+    from .run import train
 
     with _one_line(ValueError):
         experiment = presets.grid(
@@ -176,7 +182,6 @@ def _train_grid(options: TrainGrid) -> int:
     with (
         _stop_signals() as stop,
         _one_line(_run_error(), FloatingPointError, OSError),
-        _enough_memory(),
     ):
         run = train(
             experiment,
@@ -189,11 +194,12 @@ def _train_grid(options: TrainGrid) -> int:
             summary=_summary(options),
             progress=True,
         )
-    if not finished(run):
+    if stop.code:
         again = f"didact train grid --resume --out {shlex.quote(str(out))}"
         _err(f"Stopped; everything is written. Go on with: {again}")
         return stop.code
-    verdict = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    with _one_line(_run_error()):
+        verdict = run.verdict()
     _say_reason(verdict)
     _print_verdict(verdict)
     _out(f"Report: {out / 'report.html'}")
@@ -212,6 +218,10 @@ def _check(options: TrainGrid) -> None:
     for name, bound in least.items():
         if getattr(options, name) < bound:
             raise BadInput(f"--{name} must be at least {bound}, got {getattr(options, name)}.")
+    if not 0 <= options.checkpoint_seconds < math.inf:
+        raise BadInput(
+            f"--checkpoint-seconds must be at least 0 and finite, got {options.checkpoint_seconds}."
+        )
     if options.seed + options.seeds > 2**31:
         raise BadInput(f"--seed must be at most 2^31 - --seeds, got {options.seed}.")
 
@@ -244,8 +254,10 @@ def _sample(options: Sample) -> int:
     with _one_line(_run_error(), OSError):
         run = Run.load(options.run)
         state = run.state()
-        if options.seed is not None:
-            run.student(options.seed)  # names the seeds there are, if this is none of them
+        if options.seed is not None and options.seed not in run.seeds:
+            raise BadInput(
+                f"{options.run} has no seed {options.seed}: its seeds are {list(run.seeds)}."
+            )
         wanted = run.seeds if options.seed is None else (options.seed,)
         students = {seed: state.student(run.seeds.index(seed)) for seed in wanted}
     with _one_line(ValueError, OSError):
@@ -273,10 +285,10 @@ def _evaluate(options: Evaluate) -> int:
 
 
 def _report(options: Report) -> int:
-    from .run import Run
+    from . import report
 
-    with _one_line(_run_error(), ValueError, OSError):
-        _out(f"Report: {Run.load(options.run).report()}")
+    with _one_line(ValueError, OSError):
+        _out(f"Report: {report.write(options.run)}")
     return 0
 
 
@@ -445,11 +457,9 @@ def _one_line(*kinds: type[Exception]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _enough_memory() -> Iterator[None]:
-    import jax
-
     try:
         yield
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:  # JAX's own is a RuntimeError
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise BadInput(
                 "out of memory: lower --batch-size, --seeds or the size of the task."
@@ -472,8 +482,24 @@ def _use_compilation_cache() -> None:
     import pooch
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(pooch.os_cache("didact") / "jax"))
+        folder = Path(pooch.os_cache("didact")) / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        _shrink(folder, _MAX_CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _shrink(folder: Path, most: int) -> None:
+    """Delete the oldest files of a folder that holds more than `most` bytes, down to half."""
+    # Another process may do the same: what is gone already is no error.
+    with contextlib.suppress(OSError):
+        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+        total = sum(file.stat().st_size for file in files)
+        if total <= most:
+            return
+        while files and total > most // 2:
+            oldest = files.pop()
+            total -= oldest.stat().st_size
+            oldest.unlink()
 
 
 def _say_reason(verdict: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import logging
 import os
 import platform
 import time
@@ -35,7 +36,9 @@ from .metrics import (
     exact,
     finite_or_none,
 )
+from .samples import draw_batches
 
+_log = logging.getLogger("didact")
 FORMAT_VERSION = 1
 
 
@@ -68,7 +71,7 @@ class Run:
             if not isinstance(experiment, Experiment):
                 raise ValueError("its experiment is none")
             seeds = _check_seeds(config["seeds"])
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _damaged(path / "config.json", error) from error
         return Run(path, experiment, seeds, config)
 
@@ -92,10 +95,13 @@ class Run:
 
     def sample(self, n: int, *, seed: int | None = None, key: int = 0) -> empirical.Draws:
         """`n` independent draws of one seed's Student (default: the first), as NumPy arrays
-        with their scores: `x`, `log_reward`, `log_pf`, `log_pb`, `log_weight`.
+        with their scores: `x`, `log_reward`, `log_pf`, `log_pb`, `log_weight`. For more than
+        memory holds, `didact.write_samples` streams the same draws to a file.
         """
-        student = self.student(seed)
-        return empirical.draws(student, self.experiment.target, jax.random.key(key), n)
+        index = self._index(seed)
+        student = self.state().student(index)
+        batches = draw_batches(student, self.experiment.target, self.seeds[index], n, key)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`, header included."""
@@ -106,8 +112,30 @@ class Run:
         `evaluation.json` too. Exact where the states can be enumerated, else by samples,
         with the `reason`.
         """
-        state = self.state()
-        return _evaluate_run(self.path, self.experiment, self.seeds, state, num_draws)
+        verdict = _evaluate_run(self, self.state(), num_draws)
+        try:
+            _keep_verdict(self.path, verdict)
+        except OSError as error:
+            _log.warning("The verdict cannot be kept in %s: %s", self.path, error)
+        return verdict
+
+    def verdict(self) -> dict[str, Any]:
+        """The verdict that the last evaluation wrote to `evaluation.json`, without a new one.
+
+        **Errors:** `RunError` if there is none that can be read.
+        """
+        file = self.path / "evaluation.json"
+        if not file.is_file():
+            raise RunError(f"{self.path} has not been evaluated yet: run.evaluate() does it.")
+        try:
+            verdict = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(verdict, dict):
+                raise ValueError("it is no JSON object")
+        except (ValueError, RecursionError) as error:
+            raise RunError(
+                f"{file} is damaged ({error}): run.evaluate() writes it anew."
+            ) from error
+        return verdict
 
     def report(self) -> Path:
         """Write `report.html`, self-contained, and return its path."""
@@ -171,27 +199,21 @@ def train(
                 file = _sampler_file(path, seed)
                 file.parent.mkdir(exist_ok=True)
                 checkpoint.save_sampler(file, state.student(i), seed=seed)
-            _evaluate_run(path, experiment, seeds, state, num_draws)
+        if not stopped and not should_stop():
+            _keep_verdict(path, _evaluate_run(run, state, num_draws))
         run.report()
     return run
 
 
-def finished(run: Run) -> bool:
-    """Whether the run has done all its steps."""
-    done = checkpoint.checkpoints(run.path / "checkpoints")
-    return bool(done) and int(done[-1].stem) >= run.experiment.steps
-
-
 def _complete(run: Run) -> bool:
     """Whether everything that the end of training writes is there."""
+    done = checkpoint.checkpoints(run.path / "checkpoints")
     files = [_sampler_file(run.path, seed) for seed in run.seeds] + [run.path / "report.html"]
-    if not (finished(run) and all(file.is_file() for file in files)):
+    if not (done and all(file.is_file() for file in files)):
         return False
-    try:
-        verdict = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
-        return verdict["step"] == run.experiment.steps
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
+    with contextlib.suppress(RunError):
+        return run.verdict().get("step") == run.experiment.steps
+    return False
 
 
 def _sampler_file(path: Path, seed: int) -> Path:
@@ -269,7 +291,9 @@ def _open(
     facts = describe(experiment) | dict(summary)
     if (path / "config.json").exists():
         config = _read_config(path)
-        difference = _difference(config, seeds, wanted, facts)
+        difference = _difference(config, seeds, wanted, facts) or _differing_reward(
+            config.get("probe"), experiment
+        )
         if difference:
             raise RunError(
                 f"{path} holds another run ({difference}): choose another folder with --out."
@@ -286,6 +310,8 @@ def _open(
         "experiment": wanted,
     }
     config["command"] = config["summary"].pop("command", "didact.train(...)")
+    if any(":" in str(v) for k, v in _flat(wanted).items() if k.endswith((".type", ".function"))):
+        config["probe"] = _probe(experiment, seeds)
     _write_json(path / "config.json", config)
     return Run(path, experiment, seeds, config)
 
@@ -318,6 +344,42 @@ def _difference(
             if labels.get(name) != facts.get(name):
                 return differ(name, labels.get(name), facts.get(name))
     return differ(differing[0], have.get(differing[0]), want.get(differing[0]))
+
+
+def _probe(experiment: Experiment, seeds: Sequence[int]) -> dict[str, Any]:
+    """log R of a few objects. The user's own functions are stored by their names: these values
+    tell whether a function of that name is still the same.
+    """
+    student = _train.init(experiment, seeds).student()
+    x = empirical.objects(student, jax.random.key(0), 16, batch_size=16)
+    log_reward = np.asarray(jax.vmap(experiment.target.log_reward)(x))
+    return {
+        "x": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(x)],
+        "log_reward": log_reward.tolist(),
+    }
+
+
+def _differing_reward(probe: Any, experiment: Experiment) -> str:
+    """Where log R is not what it was when the run was made; empty where it is."""
+    if probe is None:
+        return ""
+    env = experiment.environment
+    like, structure = jax.tree.flatten(jax.eval_shape(lambda: env.sample_of(env.initial_state())))
+    try:
+        leaves = [
+            jnp.asarray(values, leaf.dtype).reshape(-1, *leaf.shape)
+            for values, leaf in zip(probe["x"], like, strict=True)
+        ]
+        then = np.asarray(probe["log_reward"], np.float64)
+    except (TypeError, ValueError, KeyError) as error:
+        return f"its probe does not fit: {error}"
+    now = jax.vmap(experiment.target.log_reward)(jax.tree.unflatten(structure, leaves))
+    same = np.isclose(then, np.asarray(now, np.float64), rtol=1e-4, atol=1e-4, equal_nan=True)
+    if same.all():
+        return ""
+    at = int(np.argmin(same))
+    x = [np.asarray(leaf[at]).tolist() for leaf in leaves]
+    return f"log R of {x[0] if len(x) == 1 else x} is {then[at]:.6g} there, {now[at]:.6g} here"
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
@@ -389,7 +451,10 @@ def _loop(
             state, info = _train.train_chunk(experiment, state, end - step, capacity=capacity)
             trouble = int(jnp.max(state.seeds.trouble))
             if trouble:
-                raise FloatingPointError(_trouble_message(trouble, int(state.step), path))
+                raise FloatingPointError(
+                    f"{_train.trouble_message(trouble)} (step {int(state.step)}). What was "
+                    f"written to {path} is kept."
+                )
             row = _train_row(experiment, info, end, end - step, time.monotonic() - began)
             log.write(row)
             bar.update(row)
@@ -422,7 +487,7 @@ def _train_row(
         "loss": mean(info.loss),
         "teacher_loss": mean(info.teacher_loss),
         "grad_norm": mean(info.grad_norm),
-        "log_z": last(info.log_z) if experiment.objective.learns_log_z else None,
+        "log_z": last(info.log_z),
         "teacher_log_z": last(info.teacher_log_z),
         "modes_found": last(info.modes_found),
         "modes_found_student": last(info.modes_found_student),
@@ -474,6 +539,7 @@ def _snapshot(run: Run, step: int, laws: dict[str, np.ndarray]) -> None:
         return
     folder = run.path / "snapshots"
     folder.mkdir(exist_ok=True)
+    x = x - x.min()
     side = int(x.max()) + 1
     pairs = [(i, j) for i in range(x.shape[1]) for j in range(i + 1, x.shape[1])][:6]
 
@@ -493,20 +559,22 @@ def _snapshot(run: Run, step: int, laws: dict[str, np.ndarray]) -> None:
     _save_npz(folder / f"{step:09d}.npz", step=np.asarray(step), **pictures, **facts)
 
 
-def _evaluate_run(
-    path: Path, experiment: Experiment, seeds: Sequence[int], state: TrainState, num_draws: int
-) -> dict[str, Any]:
+def _evaluate_run(run: Run, state: TrainState, num_draws: int) -> dict[str, Any]:
+    path, experiment, seeds = run.path, run.experiment, run.seeds
     step = int(state.step)
     seconds = sum(row["time"]["seconds"] for row in _read_record(path) if row["kind"] == "train")
     verdicts = []
+    target, objective = experiment.target, experiment.objective
     for i, seed in enumerate(seeds):
         student = state.student(i)
-        verdict, _ = _verdict(experiment, student)
-        verdicts.append(
-            verdict | draw_statistics(student, experiment.target, seed=seed, n=num_draws)
-        )
-    found, own = state.seeds.modes_found, state.seeds.modes_found_student
-    target = experiment.target
+        if exact.refusal(experiment.environment) is None:
+            drawn = draw_statistics(student, target, seed=seed, n=num_draws)
+            verdict, _ = evaluate_exactly(student, target, objective)
+            # Where both say something, what is exact counts, and has no error.
+            verdict = drawn | verdict | {"elbo_standard_error": 0.0}
+        else:
+            verdict = evaluate_by_samples(student, target, objective, seed=seed, n=num_draws)
+        verdicts.append(verdict)
     shared = {
         "format_version": FORMAT_VERSION,
         "exact": exact.refusal(experiment.environment) is None,
@@ -519,12 +587,12 @@ def _evaluate_run(
         "num_draws": num_draws,
     }
     per_seed = _over_seeds(verdicts)
-    for name in ("num_draws", "empirical_l1_floor", "log_z_true"):
+    for name in ("num_draws", "num_scored", "empirical_l1_floor", "log_z_true"):
         shared[name] = per_seed.pop(name, [None])[0]
     result = shared | per_seed
     result |= {
-        "modes_found": None if found is None else np.asarray(found).sum(1).tolist(),
-        "modes_found_student": None if own is None else np.asarray(own).sum(1).tolist(),
+        "modes_found": _counts(state.seeds.modes_found, len(seeds)),
+        "modes_found_student": _counts(state.seeds.modes_found_student, len(seeds)),
         "reward_calls": [experiment.reward_calls(step)] * len(seeds),
         "gradient_steps": [step] * len(seeds),
         "training_seconds": seconds,
@@ -536,9 +604,20 @@ def _evaluate_run(
             "numpy": np.__version__,
         },
     }
-    result = finite_or_none(result)
-    _write_json(path / "evaluation.json", result)
-    return result
+    return finite_or_none(result)
+
+
+def _keep_verdict(path: Path, verdict: Mapping[str, Any]) -> None:
+    """Write `evaluation.json`, unless training has gone on and written a later one."""
+    file = path / "evaluation.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        if json.loads(file.read_text(encoding="utf-8"))["step"] > verdict["step"]:
+            return
+    _write_json(file, verdict)
+
+
+def _counts(found: Any, num_seeds: int) -> list[int] | list[None]:
+    return [None] * num_seeds if found is None else np.asarray(found).sum(1).tolist()
 
 
 def _over_seeds(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -563,16 +642,6 @@ def _run_errors() -> Iterator[None]:
         raise RunError(str(error)) from error
 
 
-def _trouble_message(trouble: int, step: int, path: Path) -> str:
-    if trouble == _train.NON_FINITE_REWARD:
-        what = "log_reward is not finite for an object the sampler drew"
-        remedy = "bound the target's log-reward from below"
-    else:
-        what = "the loss or its gradient is not finite"
-        remedy = "lower the learning rate or clip the gradient"
-    return f"{what} (step {step}): {remedy}. What was written to {path} is kept."
-
-
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
         items = value.items()
@@ -587,10 +656,14 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    aside = path.with_name(path.name + ".partial")
     text = json.dumps(finite_or_none(dict(value)), indent=2, allow_nan=False)
-    aside.write_text(text + "\n", encoding="utf-8")
-    aside.replace(path)
+    # An evaluation and a training may write at the same time.
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text + "\n", encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _save_npz(path: Path, **arrays: np.ndarray) -> None:
@@ -600,4 +673,4 @@ def _save_npz(path: Path, **arrays: np.ndarray) -> None:
     aside.replace(path)
 
 
-__all__ = ["Run", "RunError", "describe", "finished", "train"]
+__all__ = ["Run", "RunError", "describe", "train"]

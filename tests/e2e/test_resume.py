@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import didact
-from didact.run import finished
 
 from .._runs import (
     OPTIONS,
@@ -54,12 +53,12 @@ def test_resumed_run_is_identical(
     out = tmp_path / "run"
     for count in chunks:
         run = train(out, should_stop=after(count))
-        assert not finished(run)
+        assert run.state().step < run.experiment.steps
         assert not (out / "evaluation.json").exists()
         assert not (out / "samplers").exists()
     assert checkpoint_files(out)[-1].stem == f"{step:09d}"
     assert record(out)[-1]["step"] == step
-    assert finished(train(out))
+    assert train(out).verdict()["finished"]
     same_results(out, trained)
 
 

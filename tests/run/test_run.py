@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import equinox as eqx
@@ -19,7 +20,7 @@ from didact.networks import MLPConfig
 from didact.run import RunError
 from didact.targets import FromFunction
 
-from .._runs import experiment
+from .._runs import experiment, succeeds
 
 
 def test_run_is_read_from_its_folder(trained: Path) -> None:
@@ -83,7 +84,7 @@ def test_function_of_the_user(tmp_path: Path, without_report: None) -> None:
     read = didact.Run.load(run.path, given=given)
     verdict = read.evaluate(num_draws=16)
     assert verdict["num_modes"] is None
-    assert verdict["modes_found"] is None
+    assert verdict["modes_found"] == [None]
     assert verdict["log_z_error"] is not None
     # The same call again goes on with the run, though its file names a function only.
     assert didact.train(own, run.path, evaluations=1, num_draws=16).seeds == (0,)
@@ -121,6 +122,68 @@ def test_sampler_of_a_run_is_its_student(trained: Path) -> None:
         assert eqx.tree_equal(
             didact.load_sampler(trained / "samplers" / f"student-{seed}.npz"), run.student(seed)
         )
+
+
+def hill(x: jax.Array) -> jax.Array:
+    """A reward of the user's own."""
+    return -0.1 * jnp.sum((x - 2.0) ** 2)
+
+
+def test_another_function_of_the_same_name_is_another_run(tmp_path: Path) -> None:
+    own = didact.Experiment(
+        Hypergrid(2, 5), FromFunction(hill), network=MLPConfig(width=9), batch_size=4, steps=4
+    )
+    run = didact.train(own, tmp_path / "run", evaluations=1, num_draws=64)
+    assert run.verdict()["modes_found"] == [None]
+
+    def other(x: jax.Array) -> jax.Array:
+        return hill(x) + jnp.where(jnp.sum(x) == 0, 0.5, 0.0)
+
+    other.__qualname__ = other.__name__ = "hill"
+    edited = eqx.tree_at(lambda e: e.target, own, FromFunction(other))
+    with pytest.raises(RunError, match=r"log R of \[.*\] is .* there, .* here"):
+        _ = didact.train(edited, tmp_path / "run", evaluations=1, num_draws=64)
+    again = didact.train(own, tmp_path / "run", evaluations=1, num_draws=64)
+    assert again.verdict() == run.verdict()
+    # The report needs no function.
+    assert succeeds("report", tmp_path / "run").code == 0
+
+
+def test_draws_of_a_run_are_those_of_the_command(trained: Path, tmp_path: Path) -> None:
+    drawn = didact.Run.load(trained).sample(70, seed=1, key=5)
+    options = ["-n", "70", "--seed", "1", "--key", "5", "--out", tmp_path / "draws.npz"]
+    _ = succeeds("sample", trained, *options)
+    with np.load(tmp_path / "draws.npz") as file:
+        np.testing.assert_array_equal(file["x"], drawn.x)
+        np.testing.assert_array_equal(file["log_pf"], drawn.log_pf)
+
+
+class OwnGrid(Hypergrid):
+    """An environment of the user's own."""
+
+
+def test_sampler_of_a_users_environment_is_read_with_what_is_given(tmp_path: Path) -> None:
+    own = didact.Experiment(
+        OwnGrid(2, 5), didact.targets.DeceptiveGrid(2, 5), network=MLPConfig(width=9)
+    )
+    sampler = didact.init(own, (3,)).student()
+    didact.save_sampler(tmp_path / "own.npz", sampler)
+    with pytest.raises(ValueError, match=r"OwnGrid.*given="):
+        _ = didact.load_sampler(tmp_path / "own.npz")
+    given = {f"{OwnGrid.__module__}:OwnGrid": OwnGrid}
+    assert eqx.tree_equal(didact.load_sampler(tmp_path / "own.npz", given=given), sampler)
+
+
+def test_verdict_is_what_the_last_evaluation_wrote(trained: Path, tmp_path: Path) -> None:
+    run = didact.Run.load(trained)
+    assert run.verdict() == json.loads((trained / "evaluation.json").read_text())
+    shutil.copy(trained / "config.json", tmp_path / "config.json")
+    bare = didact.Run.load(tmp_path)
+    with pytest.raises(RunError, match=r"run\.evaluate\(\)"):
+        _ = bare.verdict()
+    (tmp_path / "evaluation.json").write_text("[")
+    with pytest.raises(RunError, match="damaged"):
+        _ = bare.verdict()
 
 
 @pytest.fixture

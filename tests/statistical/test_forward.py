@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from didact._sampler import sample_forward
-from didact._types import Kernel
+from didact.behaviours import Agents, FromTeacher, OnPolicy
 from didact.environments import Hypergrid
 
 from .._statistics import fits, rejects
@@ -23,14 +22,7 @@ ENV = Hypergrid(2, 5)
 DRAWS = 24_000
 
 
-class Adjustment(eqx.Module):
-    """Exploration as behaviours do it: first a temperature, then uniform actions."""
-
-    epsilon: float = 0.0
-    temperature: float = 1.0
-
-    def __call__(self, kernel: Kernel) -> Kernel:
-        return kernel.temper(self.temperature).explore(self.epsilon)
+PLAIN = OnPolicy(epsilon=0.0, temperature=1.0)
 
 
 @functools.cache
@@ -38,39 +30,42 @@ def policy(env=ENV):
     return network_sampler(env, jax.random.key(11))
 
 
-def terminal_law(sampler, adjustment: Adjustment) -> np.ndarray:
-    """The exact law of the adjusted policy, from its logits in float64."""
+def terminal_law(sampler, behaviour: OnPolicy | FromTeacher) -> np.ndarray:
+    """The exact law of the explored policy, from its logits in float64: first the temperature,
+    then uniform actions.
+    """
     law = graph(sampler.environment)
     states = jax.tree.map(lambda leaf: jnp.asarray(leaf[: law.num_internal]), law.states)
     logits = jax.vmap(lambda s: sampler.output(s).forward)(states)
-    logits = np.asarray(logits, np.float64) / adjustment.temperature
+    logits = np.asarray(logits, np.float64) / behaviour.temperature
     allowed = law.child >= 0
     weight = np.where(allowed, np.exp(logits - logits.max(axis=1, keepdims=True)), 0)
     own = weight / weight.sum(axis=1, keepdims=True)
-    mixed = (1 - adjustment.epsilon) * own
-    mixed += adjustment.epsilon * allowed / allowed.sum(axis=1, keepdims=True)
+    mixed = (1 - behaviour.epsilon) * own
+    mixed += behaviour.epsilon * allowed / allowed.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore"):
         return law.terminal_law(np.log(mixed))
 
 
-def draw(sampler, key, batch_size, adjustment):
+def draw(sampler, key, batch_size, behaviour=PLAIN):
     """Trajectories [DRAWS / batch_size, batch_size]; the work stops with the last of all."""
     # As arrays, so that one program serves all amounts of exploration.
-    return _draw(sampler, key, batch_size, jax.tree.map(jnp.asarray, adjustment))
+    return _draw(sampler, key, batch_size, jax.tree.map(jnp.asarray, behaviour))
 
 
 @eqx.filter_jit
-def _draw(sampler, key, batch_size, adjustment):
-    keys = jax.random.split(key, DRAWS // batch_size)
-    one = lambda k: sample_forward(  # noqa: E731
-        sampler, k, batch_size, adjust=adjustment, axis_name="draws"
-    )
-    return jax.vmap(one, axis_name="draws")(keys)
+def _draw(sampler, key, batch_size, behaviour):
+    agents, step = Agents(sampler, sampler, None), jnp.asarray(0)
+
+    def one(key):
+        return behaviour(agents, key, step, batch_size, axis_name="draws").trajectory
+
+    return jax.vmap(one, axis_name="draws")(jax.random.split(key, DRAWS // batch_size))
 
 
-def terminal_counts(sampler, key, batch_size, adjustment) -> np.ndarray:
+def terminal_counts(sampler, key, batch_size, behaviour=PLAIN) -> np.ndarray:
     env = sampler.environment
-    trajectory = draw(sampler, key, batch_size, adjustment)
+    trajectory = draw(sampler, key, batch_size, behaviour)
     ends = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), trajectory.terminal)
     numbers = graph(env).numbers(ends) - env.num_internal
     assert np.all(numbers >= 0)
@@ -79,35 +74,36 @@ def terminal_counts(sampler, key, batch_size, adjustment) -> np.ndarray:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 16])
 def test_terminal_states_for_every_way_of_packing_lanes(batch_size, key):
-    counts = terminal_counts(policy(), key, batch_size, Adjustment())
-    assert fits(counts, terminal_law(policy(), Adjustment()))
+    counts = terminal_counts(policy(), key, batch_size)
+    assert fits(counts, terminal_law(policy(), PLAIN))
 
 
 @pytest.mark.parametrize(
-    "adjustment",
+    "behaviour",
     [
-        Adjustment(epsilon=0.3),
-        Adjustment(epsilon=1.0),
-        Adjustment(temperature=3.0),
-        Adjustment(temperature=0.5),
-        Adjustment(epsilon=0.2, temperature=2.0),
+        OnPolicy(epsilon=0.3, temperature=1.0),
+        OnPolicy(epsilon=1.0, temperature=1.0),
+        OnPolicy(epsilon=0.0, temperature=3.0),
+        OnPolicy(epsilon=0.0, temperature=0.5),
+        OnPolicy(epsilon=0.2, temperature=2.0),
+        FromTeacher(epsilon=0.2, temperature=2.0),
     ],
     ids=str,
 )
-def test_terminal_states_under_exploration(adjustment, key):
-    counts = terminal_counts(policy(), key, 16, adjustment)
-    assert fits(counts, terminal_law(policy(), adjustment))
+def test_terminal_states_under_exploration(behaviour, key):
+    counts = terminal_counts(policy(), key, 16, behaviour)
+    assert fits(counts, terminal_law(policy(), behaviour))
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [Adjustment(epsilon=0.08), Adjustment(temperature=1.15)],
+    [OnPolicy(epsilon=0.08, temperature=1.0), OnPolicy(epsilon=0.0, temperature=1.15)],
     ids=["uniform-actions", "temperature"],
 )
 def test_the_check_fails_for_a_wrong_sampler(wrong, key):
     """Wrong samplers: 8 % uniform actions, and a temperature of 1.15, that nobody asked for."""
     counts = terminal_counts(policy(), key, 16, wrong)
-    assert rejects(counts, terminal_law(policy(), Adjustment()))
+    assert rejects(counts, terminal_law(policy(), PLAIN))
 
 
 SMALL = Hypergrid(2, 4)
@@ -123,7 +119,7 @@ def trajectory_numbers(env, trajectory) -> np.ndarray:
 
 def test_whole_trajectories_have_the_law_of_the_policy(key):
     sampler, law = policy(SMALL), graph(SMALL)
-    trajectory = draw(sampler, key, 16, Adjustment())
+    trajectory = draw(sampler, key, 16)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), trajectory)
     counts = np.bincount(trajectory_numbers(SMALL, flat), minlength=sum(1 for _ in law.paths()))
     scored = score_all(sampler, law, np.zeros(SMALL.num_terminal_states))
@@ -137,9 +133,9 @@ def test_trajectories_of_a_batch_are_independent(lanes, key):
     """The joint law of two lanes is the product of their laws, whichever stage they end in."""
     env = Hypergrid(1, 4)
     sampler = policy(env)
-    trajectory = draw(sampler, key, 16, Adjustment())
+    trajectory = draw(sampler, key, 16)
     counts = joint_counts(env, trajectory, lanes)
-    law = terminal_law(sampler, Adjustment())
+    law = terminal_law(sampler, PLAIN)
     assert fits(counts.ravel(), np.outer(law, law).ravel())
 
 
@@ -147,9 +143,9 @@ def test_the_check_of_independence_fails_for_a_wrong_sampler(key):
     """Wrong sampler: one batch in four gives lane 1 what it gave lane 0."""
     env = Hypergrid(1, 4)
     sampler = policy(env)
-    trajectory = draw(sampler, key, 16, Adjustment())
+    trajectory = draw(sampler, key, 16)
     copied = jax.tree.map(lambda leaf: leaf.at[::4, 1].set(leaf[::4, 0]), trajectory)
-    law = terminal_law(sampler, Adjustment())
+    law = terminal_law(sampler, PLAIN)
     assert rejects(joint_counts(env, copied, (0, 1)).ravel(), np.outer(law, law).ravel())
 
 
