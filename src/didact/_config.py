@@ -15,6 +15,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+
+class ForeignName(ValueError):
+    """A configuration names what is not didact's own, and it was not given."""
+
+
 _HOMES = (
     "behaviours",
     "environments",
@@ -136,7 +141,9 @@ def _resolve(address: Any, given: Mapping[str, Any] | None) -> Any:
         found = getattr(module, name, None)
         if found is not None and str(getattr(found, "__module__", "")).startswith("didact."):
             return found
-    raise ValueError(
-        f"the configuration names {address!r}, which is not part of didact: hand it over from "
-        f"Python, given={{{address!r}: ...}}"
-    )
+    if ":" in str(address):
+        raise ForeignName(
+            f"it names {address!r}, which is not part of didact: hand it over from Python, "
+            f"given={{{address!r}: ...}}"
+        )
+    raise ValueError(f"it names {address!r}, which is not part of didact.")

@@ -142,9 +142,9 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         _out(_USAGE)
         return 0 if arguments else 2
-    if arguments[0] == "train" and set(arguments[1:]) & {"-h", "--help"} == set(arguments[1:]):
+    if arguments[0] == "train" and arguments[1:2] in (["-h"], ["--help"]):
         _out(_USAGE)
-        return 0 if len(arguments) > 1 else 2
+        return 0
     if arguments[0] == "--version":
         _out(f"didact {__version__}")
         return 0
@@ -286,8 +286,16 @@ def _evaluate(options: Evaluate) -> int:
 
 def _report(options: Report) -> int:
     from . import report
+    from ._config import ForeignName
+    from .run import Run, RunError
 
     with _one_line(ValueError, OSError):
+        try:
+            _ = Run.load(options.run)
+        except RunError as error:
+            # The page shows the configuration: it needs none of the user's own objects.
+            if not isinstance(error.__cause__, ForeignName):
+                raise
         _out(f"Report: {report.write(options.run)}")
     return 0
 

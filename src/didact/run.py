@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _train, checkpoint
-from ._config import from_json, to_json
+from ._config import ForeignName, from_json, to_json
 from ._experiment import Experiment
 from ._sampler import Sampler
 from ._train import StepInfo, TrainState
@@ -71,6 +71,8 @@ class Run:
             if not isinstance(experiment, Experiment):
                 raise ValueError("its experiment is none")
             seeds = _check_seeds(config["seeds"])
+        except ForeignName as error:
+            raise RunError(f"{path / 'config.json'} cannot be read here: {error}.") from error
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _damaged(path / "config.json", error) from error
         return Run(path, experiment, seeds, config)

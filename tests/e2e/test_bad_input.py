@@ -68,6 +68,7 @@ def test_options_of_train(arguments: list[str], words: list[str], tmp_path: Path
     [
         (["frobnicate"], ["unknown command 'frobnicate'", "train, sample"]),
         (["train"], ["unknown task ''", "didact train grid"]),
+        (["train", "--nope"], ["unknown task '--nope'"]),
         (["train", "sphere"], ["unknown task 'sphere'", "didact train grid"]),
         (["sample"], ["RUN"]),
         (["evaluate"], ["RUN"]),
@@ -214,11 +215,14 @@ def test_damaged_configuration(damage: str, copy: Path, monkeypatch: pytest.Monk
     config = copy / "config.json"
     config.write_text(DAMAGE[damage](config.read_text("utf-8")), "utf-8")
     before = contents(copy.parent)
-    commands = [["sample", copy], ["evaluate", copy, "--json"], ["report", copy]]
+    commands = [["sample", copy], ["evaluate", copy, "--json"]]
+    foreign = damage in ("code", "function")  # the report only shows their names
+    if not foreign:
+        commands.append(["report", copy])
     for command in [*commands, ["train", "grid", "--resume", "--out", copy]]:
         message = refused(*command)
         assert str(config) in message, message
-        assert "restore it" in message
+        assert ("given=" if foreign else "restore it") in message
     message = refused("train", "grid", *OPTIONS, "--out", copy)
     assert str(config) in message or "holds another run" in message
     assert contents(copy.parent) == before
@@ -281,6 +285,7 @@ def test_whole_checkpoint_of_something_else_is_refused(content: object, copy: Pa
     kind = object if isinstance(content, list) else None
     other = checkpoint_files(copy)[-1].with_name("000000300.npz")
     np.savez(other, format_version=np.asarray(content, kind))
+    (copy / "evaluation.json").unlink()
     before = contents(copy)
     for command in (["evaluate", copy], ["train", "grid", *OPTIONS, "--out", copy]):
         assert f"{other} does not fit this run" in refused(*command)
@@ -327,7 +332,7 @@ def test_loss_that_is_not_finite(tmp_path: Path) -> None:
     optimiser = didact.OptimiserConfig(learning_rate=1e38, max_norm=None)
     experiment = didact.presets.grid("tb", 1, 6, steps=30)
     experiment = eqx.tree_at(lambda e: e.optimiser, experiment, optimiser)
-    with pytest.raises(FloatingPointError, match=r"loss or its gradient .* \(step \d+\): lower"):
+    with pytest.raises(FloatingPointError, match=r"loss or its gradient .* lower .* \(step \d+\)"):
         _ = didact.train(experiment, tmp_path / "run", evaluations=0)
 
 

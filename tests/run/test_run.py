@@ -79,7 +79,7 @@ def test_function_of_the_user(tmp_path: Path, without_report: None) -> None:
     own = didact.Experiment(Hypergrid(2, 6), FromFunction(bowl), steps=3)
     run = didact.train(own, tmp_path / "run", evaluations=1, num_draws=16)
     given = {f"{__name__}:bowl": bowl}
-    with pytest.raises(RunError, match=r"config.json cannot be used .* given="):
+    with pytest.raises(RunError, match=r"config.json cannot be read .* given="):
         _ = didact.Run.load(run.path)
     read = didact.Run.load(run.path, given=given)
     verdict = read.evaluate(num_draws=16)

@@ -117,7 +117,6 @@ def test_rates_are_constant_by_default():
         {"log_z_learning_rate": -1.0},
         {"weight_decay": -1.0},
         {"final_fraction": 1.5},
-        {"decay_steps": 1.5},
         {"max_norm": 0.0},
         {"decay_steps": 0},
         {"learning_rate": float("nan")},

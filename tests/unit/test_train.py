@@ -259,8 +259,12 @@ def test_what_would_be_wrong_in_silence_is_refused():
 class Scaled(Hypergrid):
     """A grid with numbers of its own, which its features use."""
 
-    scale: float = 3.0
-    table: jax.Array = eqx.field(default_factory=lambda: jnp.arange(1.0, 4.0))
+    scale: float
+    table: jax.Array
+
+    def __init__(self, dim, side):
+        super().__init__(dim, side)
+        self.scale, self.table = 3.0, jnp.arange(1.0, 4.0)
 
     @property
     def feature_size(self):
