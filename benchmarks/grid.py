@@ -56,7 +56,7 @@ def collect(out: Path) -> None:
             continue
         summary = config["summary"]
         cell = {
-            "command": config["command"],
+            "command": config["command"].replace(str(folder), f"runs/grid/{folder.name}"),
             "preset": summary["preset"],
             "dim": summary["dim"],
             "side": summary["side"],
@@ -129,7 +129,7 @@ def number(value: float) -> str:
         return f"{int(value):,}"
     if abs(value) < 1e-3:
         return f"{value:.2e}"
-    return f"{value:.1f}" if abs(value) >= 3 else f"{value:.3f}"
+    return f"{value:,.1f}" if abs(value) >= 3 else f"{value:.3f}"
 
 
 def main() -> None:
