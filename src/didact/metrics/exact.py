@@ -56,10 +56,10 @@ class Truth:
 
 
 def _remember_last(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Keep the last two results of a function of modules: these may hold arrays, and then
+    """Keep the last four results of a function of modules: these may hold arrays, and then
     have no hash.
     """
-    kept: collections.deque[tuple[tuple[Any, ...], _T]] = collections.deque(maxlen=2)
+    kept: collections.deque[tuple[tuple[Any, ...], _T]] = collections.deque(maxlen=4)
 
     @functools.wraps(function)
     def remembering(*args: _P.args, **kwargs: _P.kwargs) -> _T:
