@@ -274,6 +274,7 @@ class Scaled(Hypergrid):
         return self.scale * self.table * jnp.sum(state.position)
 
 
+@pytest.mark.slow
 def test_numbers_of_an_environment_are_not_trained():
     env = Scaled(2, 8)
     optimiser = OptimiserConfig(weight_decay=0.1)
