@@ -96,6 +96,21 @@ def _check(arguments: Mapping[str, Any], made: type) -> None:
             raise TypeError(f"{name} cannot be {value!r}")
 
 
+def foreign_names(configuration: Any) -> tuple[str, ...]:
+    """Addresses in a configuration's JSON that are not part of didact, each once."""
+    found: list[str] = []
+    waiting = [configuration]  # a damaged file may nest deeper than functions can
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            names = (value.get("type"), value.get("function"))
+            found += [name for name in names if isinstance(name, str) and ":" in name]
+            waiting += reversed(value.values())
+        elif isinstance(value, list):
+            waiting += reversed(value)
+    return tuple(dict.fromkeys(found))
+
+
 def require_types(configuration: Any) -> None:
     """`ValueError` for a field of another type than it says: what a constructor takes, a saved
     configuration must give back. Arrays and traced values pass.

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ._config import from_json, to_json
+from ._files import write_whole
 from ._sampler import Sampler
 from ._train import TrainState
 from .networks import MLP
@@ -58,9 +58,9 @@ def load_state(folder: Path, like: TrainState) -> TrainState | None:
             state = _read_state(path, like)
         except _UNREADABLE as error:
             # A whole file that cannot be used is no reason to go back to an older one.
-            if isinstance(error, PermissionError | MemoryError) and _is_whole(path):
-                raise
             if _is_whole(path):
+                if isinstance(error, PermissionError | MemoryError):
+                    raise
                 raise ValueError(
                     f"{path} does not fit this run ({error}): use the configuration and the "
                     "version of didact that wrote it."
@@ -157,13 +157,8 @@ def _build(header: dict[str, Any], given: Mapping[str, Any] | None) -> Sampler:
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write aside and rename: a crash leaves the old file or the new one, both whole."""
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
+    with write_whole(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def _read_state(path: Path, like: TrainState) -> TrainState:

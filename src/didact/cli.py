@@ -253,13 +253,10 @@ def _sample(options: Sample) -> int:
         raise BadInput(f"--key must lie in [0, 2^31), got {options.key}.")
     with _one_line(_run_error(), OSError):
         run = Run.load(options.run)
-        state = run.state()
-        if options.seed is not None and options.seed not in run.seeds:
-            raise BadInput(
-                f"{options.run} has no seed {options.seed}: its seeds are {list(run.seeds)}."
-            )
         wanted = run.seeds if options.seed is None else (options.seed,)
-        students = {seed: state.student(run.seeds.index(seed)) for seed in wanted}
+        positions = {seed: run.position(seed) for seed in wanted}
+        state = run.state()
+        students = {seed: state.student(position) for seed, position in positions.items()}
     with _one_line(ValueError, OSError):
         path = write_samples(
             options.out, students, run.experiment.target, options.n, key_seed=options.key

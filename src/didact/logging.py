@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ._files import write_whole
 from .metrics import finite_or_none
 
 FORMAT_VERSION = 1
@@ -26,10 +27,8 @@ class MetricsLog:
     def __init__(self, path: Path, *, step: int):
         kept = [row for row in read_metrics(path) if step > 0 and row.get("step", 0) <= step]
         rows = kept or [{"kind": "header", "format_version": FORMAT_VERSION}]
-        # Written aside and renamed: a crash leaves the old record or the new one.
-        aside = path.with_suffix(".partial")
-        aside.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-        aside.replace(path)
+        with write_whole(path) as file:
+            file.writelines(_line(row).encode() for row in rows)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: Mapping[str, Any]) -> None:

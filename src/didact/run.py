@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _train, checkpoint
-from ._config import ForeignName, from_json, to_json
+from ._config import ForeignName, foreign_names, from_json, to_json
 from ._experiment import Experiment
+from ._files import read_object, write_whole
 from ._sampler import Sampler
 from ._train import StepInfo, TrainState
 from ._types import EnumerableEnvironment
@@ -89,18 +90,18 @@ class Run:
 
     def student(self, seed: int | None = None) -> Sampler:
         """The trained Student of one seed (default: the first)."""
-        return self.state().student(self._index(seed))
+        return self.state().student(self.position(seed))
 
     def teacher(self, seed: int | None = None) -> Sampler | None:
         """The Teacher of one seed (default: the first), where there is one."""
-        return self.state().teacher(self._index(seed))
+        return self.state().teacher(self.position(seed))
 
     def sample(self, n: int, *, seed: int | None = None, key: int = 0) -> empirical.Draws:
         """`n` independent draws of one seed's Student (default: the first), as NumPy arrays
         with their scores: `x`, `log_reward`, `log_pf`, `log_pb`, `log_weight`. For more than
         memory holds, `didact.write_samples` streams the same draws to a file.
         """
-        index = self._index(seed)
+        index = self.position(seed)
         student = self.state().student(index)
         batches = draw_batches(student, self.experiment.target, self.seeds[index], n, key)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
@@ -116,7 +117,7 @@ class Run:
         """
         verdict = _evaluate_run(self, self.state(), num_draws)
         try:
-            _keep_verdict(self.path, verdict)
+            _keep_verdict(self, verdict)
         except OSError as error:
             _log.warning("The verdict cannot be kept in %s: %s", self.path, error)
         return verdict
@@ -130,14 +131,11 @@ class Run:
         if not file.is_file():
             raise RunError(f"{self.path} has not been evaluated yet: run.evaluate() does it.")
         try:
-            verdict = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(verdict, dict):
-                raise ValueError("it is no JSON object")
-        except (ValueError, RecursionError) as error:
+            return read_object(file)
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(
                 f"{file} is damaged ({error}): run.evaluate() writes it anew."
             ) from error
-        return verdict
 
     def report(self) -> Path:
         """Write `report.html`, self-contained, and return its path."""
@@ -145,7 +143,11 @@ class Run:
 
         return report.write(self.path)
 
-    def _index(self, seed: int | None) -> int:
+    def position(self, seed: int | None) -> int:
+        """Where a seed stands among `seeds`; the first for None.
+
+        **Errors:** `RunError` if the run has no such seed.
+        """
         if seed is None:
             return 0
         if seed not in self.seeds:
@@ -202,7 +204,7 @@ def train(
                 file.parent.mkdir(exist_ok=True)
                 checkpoint.save_sampler(file, state.student(i), seed=seed)
         if not stopped and not should_stop():
-            _keep_verdict(path, _evaluate_run(run, state, num_draws))
+            _keep_verdict(run, _evaluate_run(run, state, num_draws))
         run.report()
     return run
 
@@ -264,9 +266,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no config.json.")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is no JSON object")
+        config = read_object(file)
         for name, kind in {"format_version": int, "seeds": list, "experiment": dict}.items():
             if not isinstance(config.get(name), kind):
                 raise ValueError(f"its {name} is missing")
@@ -301,7 +301,7 @@ def _open(
                 f"{path} holds another run ({difference}): choose another folder with --out."
             )
         return Run(path, experiment, seeds, config)
-    if any(path.iterdir()):
+    if any(file.suffix != ".partial" for file in path.iterdir()):
         raise RunError(f"{path} exists and is not a run folder: choose another with --out.")
     config = {
         "format_version": FORMAT_VERSION,
@@ -312,7 +312,7 @@ def _open(
         "experiment": wanted,
     }
     config["command"] = config["summary"].pop("command", "didact.train(...)")
-    if any(":" in str(v) for k, v in _flat(wanted).items() if k.endswith((".type", ".function"))):
+    if foreign_names(wanted):
         config["probe"] = _probe(experiment, seeds)
     _write_json(path / "config.json", config)
     return Run(path, experiment, seeds, config)
@@ -565,11 +565,12 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int) -> dict[str, Any]
     path, experiment, seeds = run.path, run.experiment, run.seeds
     step = int(state.step)
     seconds = sum(row["time"]["seconds"] for row in _read_record(path) if row["kind"] == "train")
+    reason = exact.refusal(experiment.environment)
     verdicts = []
     target, objective = experiment.target, experiment.objective
     for i, seed in enumerate(seeds):
         student = state.student(i)
-        if exact.refusal(experiment.environment) is None:
+        if reason is None:
             drawn = draw_statistics(student, target, seed=seed, n=num_draws)
             verdict, _ = evaluate_exactly(student, target, objective)
             # Where both say something, what is exact counts, and has no error.
@@ -579,8 +580,8 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int) -> dict[str, Any]
         verdicts.append(verdict)
     shared = {
         "format_version": FORMAT_VERSION,
-        "exact": exact.refusal(experiment.environment) is None,
-        "reason": exact.refusal(experiment.environment),
+        "exact": reason is None,
+        "reason": reason,
         "seeds": list(seeds),
         "step": step,
         "finished": step >= experiment.steps,
@@ -609,13 +610,12 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int) -> dict[str, Any]
     return finite_or_none(result)
 
 
-def _keep_verdict(path: Path, verdict: Mapping[str, Any]) -> None:
+def _keep_verdict(run: Run, verdict: Mapping[str, Any]) -> None:
     """Write `evaluation.json`, unless training has gone on and written a later one."""
-    file = path / "evaluation.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        if json.loads(file.read_text(encoding="utf-8"))["step"] > verdict["step"]:
+    with contextlib.suppress(RunError, TypeError):
+        if run.verdict().get("step", 0) > verdict["step"]:
             return
-    _write_json(file, verdict)
+    _write_json(run.path / "evaluation.json", verdict)
 
 
 def _counts(found: Any, num_seeds: int) -> list[int] | list[None]:
@@ -659,20 +659,13 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(finite_or_none(dict(value)), indent=2, allow_nan=False)
-    # An evaluation and a training may write at the same time.
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with write_whole(path) as file:
+        file.write(f"{text}\n".encode())
 
 
 def _save_npz(path: Path, **arrays: np.ndarray) -> None:
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
+    with write_whole(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    aside.replace(path)
 
 
 __all__ = ["Run", "RunError", "describe", "train"]

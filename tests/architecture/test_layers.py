@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("testing", "run", "samples", "checkpoint", "_train", "_experiment", "logging", "report/"),
     ("behaviours/", "metrics/"),
     ("_sampler", "environments/", "targets/", "networks/", "replay", "datasets/"),
-    ("objectives/", "teacher", "_kernels", "_types", "_config", "_checks"),
+    ("objectives/", "teacher", "_kernels", "_types", "_config", "_checks", "_files"),
 )
 
 SOURCE = Path(__file__).parents[2] / "src" / "didact"

@@ -64,14 +64,17 @@ def draw_statistics(
 ) -> Verdict:
     """What the paper measures on n draws: `modes_reached` and `mode_mass`, and where the
     terminal states can be enumerated the `empirical_l1` beside its floor, the score of a
-    perfect sampler; and what the weights of `num_scored` <= 10,000 other draws say
+    perfect sampler; and what the weights of the first `num_scored` <= 10,000 of them say
     (`empirical.summary`).
     """
     env = sampler.environment
     # Apart from the keys that training makes of the same seed.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), _EVALUATION))
-    x = empirical.objects(sampler, keys[0], n)
-    scored = empirical.draws(sampler, target, keys[1], min(n, _SCORED_DRAWS))
+    scored = empirical.draws(sampler, target, keys[0], min(n, _SCORED_DRAWS))
+    x = scored.x
+    if n > _SCORED_DRAWS:
+        rest = empirical.objects(sampler, keys[1], n - _SCORED_DRAWS)
+        x = jax.tree.map(lambda *leaves: np.concatenate(leaves), x, rest)
     mode = np.asarray(empirical.mode_indices(target, x))
     known = target.num_modes is not None
     verdict: Verdict = {

@@ -59,15 +59,15 @@ def _remember_last(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Keep the last four results of a function of modules: these may hold arrays, and then
     have no hash.
     """
-    kept: collections.deque[tuple[tuple[Any, ...], _T]] = collections.deque(maxlen=4)
+    kept: collections.deque[tuple[Any, _T]] = collections.deque(maxlen=4)
 
     @functools.wraps(function)
     def remembering(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         for known, result in kept:
-            if not kwargs and bool(eqx.tree_equal(known, args)):
+            if bool(eqx.tree_equal(known, (args, kwargs))):
                 return result
         result = function(*args, **kwargs)
-        kept.append((args, result))
+        kept.append(((args, kwargs), result))
         return result
 
     return remembering

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from .._config import foreign_names
+from .._files import read_object
+
 Record: TypeAlias = Mapping[str, object]
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -182,7 +185,7 @@ def _read_config(path: Path) -> Record:
             + "give the folder that `didact train --out` wrote"
         )
     try:
-        config = _read_object(path)
+        config = read_object(path)
     except _UNREADABLE as error:
         raise ValueError(
             f"{path}: not a readable configuration ({error}); restore it from a copy or train again"
@@ -194,13 +197,6 @@ def _read_config(path: Path) -> Record:
             + f"{FORMAT_VERSION}; use the version that wrote it (`didact_version` in the file)"
         )
     return config
-
-
-def _read_object(path: Path) -> Record:
-    content = cast(object, json.loads(path.read_text("utf-8")))
-    if not isinstance(content, dict):
-        raise ValueError("it holds no JSON object")
-    return cast(Record, content)
 
 
 def _read_lines(path: Path, notes: list[str]) -> list[Record]:
@@ -236,7 +232,7 @@ def _read_final(
     """The newer one of `evaluation.json` and the last evaluation of the training."""
     newest = scalar(evaluations[-1], "step") if evaluations else None
     try:
-        final = _read_object(path)
+        final = read_object(path)
         step = scalar(final, "step")
         if step is None or newest is None or step >= newest:
             return final
@@ -292,18 +288,7 @@ def _how_to_evaluate(config: Record) -> str:
 
 
 def _foreign(config: Record) -> tuple[str, ...]:
-    found: list[str] = []
-    waiting: list[object] = [config.get("experiment")]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            record = cast(Record, value)
-            names = (record.get("type"), record.get("function"))
-            found.extend(name for name in names if isinstance(name, str) and ":" in name)
-            waiting.extend(reversed(list(record.values())))
-        elif isinstance(value, list):
-            waiting.extend(reversed(cast(list[object], value)))
-    return tuple(dict.fromkeys(found))
+    return foreign_names(config.get("experiment"))
 
 
 def _read_target(

@@ -1,8 +1,8 @@
 """Put a report on disk: `report.html` and the PNG files of its figures."""
 
-import os
 from pathlib import Path
 
+from .._files import write_whole
 from ._gallery import Frame, Gallery, gallery
 from ._page import page
 from ._read import RunData, read
@@ -51,11 +51,6 @@ def _thin(frames: tuple[Frame, ...], every: int) -> tuple[Frame, ...]:
 
 
 def _save(path: Path, content: bytes) -> None:
-    """Write through a temporary file, so that no half-written file is ever seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _ = temporary.write_bytes(content)
-        _ = temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_whole(path) as file:
+        _ = file.write(content)
