@@ -17,11 +17,12 @@ help: ## show this list
 demo: $(VENV)/runtime.stamp ## train a Teacher and a Student on a grid; ends with the place of the report
 	$(BIN)/didact $(DEMO)
 
+# Compilation is most of the time of the tests: here it is kept short, `test-all` has all of it.
 test: lint ## lint, then all tests but the slow ones
-	$(BIN)/pytest -m "not slow" -n 2
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: lint docs ## lint, the documentation, and every test
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev.stamp ## format, lint and type checks; changes nothing
 	$(BIN)/ruff format --check .
