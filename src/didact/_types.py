@@ -174,6 +174,14 @@ class Target(eqx.Module):
         """Number of the mode that x belongs to, below `num_modes`; -1 for none."""
 
 
+class SamplableTarget(Target):
+    """A target of which exact samples can be drawn."""
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKeyArray) -> Sample:
+        """One exact sample: x with density R(x)/Z."""
+
+
 class Trajectory(eqx.Module):
     """A path from the initial state to a terminal one, padded to a fixed length.
 
