@@ -19,11 +19,17 @@ from didact.cli import main
 
 OPTIONS = (
     *("--preset", "teacher-per", "--dim", "2", "--side", "8", "--seeds", "2"),
-    *("--steps", "205", "--draws", "512", "--evaluations", "3"),
+    *("--steps", "205", "--batch-size", "4", "--draws", "512", "--evaluations", "3"),
 )
 """Of the shared run. Chunks hold two steps; the evaluation at step 137 cuts one of them short."""
 
-_made: list[Path] = []
+DIFFUSION = (
+    *("--size", "cpu", "--steps", "12", "--batch-size", "8", "--num-steps", "4", "--width", "8"),
+    *("--evaluations", "2", "--draws", "96"),
+)
+"""Of the shared run of a diffusion sampler on 25gmm. A chunk holds one step."""
+
+_made: dict[str, Path] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +88,25 @@ def refused(*arguments: object) -> str:
 
 def experiment() -> didact.Experiment:
     """The experiment of the shared run."""
-    return didact.presets.grid("teacher-per", 2, 8, steps=205)
+    return didact.presets.grid("teacher-per", 2, 8, steps=205, batch_size=4)
 
 
 def shared_run(factory: pytest.TempPathFactory) -> Path:
     """A finished run with a Teacher, a buffer and two seeds; for reading only."""
-    if not _made:
+    return _shared(factory, "grid", OPTIONS)
+
+
+def shared_diffusion_run(factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a diffusion sampler with a Teacher and a buffer; for reading only."""
+    return _shared(factory, "25gmm", DIFFUSION)
+
+
+def _shared(factory: pytest.TempPathFactory, task: str, options: tuple[str, ...]) -> Path:
+    if task not in _made:
         path = factory.mktemp("shared") / "run"
-        _ = succeeds("train", "grid", *OPTIONS, "--out", path)
-        _made.append(path)
-    return _made[0]
+        _ = succeeds("train", task, *options, "--out", path)
+        _made[task] = path
+    return _made[task]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

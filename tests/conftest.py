@@ -5,6 +5,7 @@ beartype). Compiled programs are kept below pytest's cache, so that a second run
 """
 
 import os
+from typing import BinaryIO
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX_PLATFORMS=cuda runs the tests on a GPU
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -34,6 +35,18 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are put together and not drawn, which takes longest: for tests that look only at
+    the text around them.
+    """
+
+    def savefig(_: object, file: BinaryIO, **__: object) -> None:
+        file.write(b"\x89PNG\r\n\x1a\n")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
 
 
 @pytest.fixture

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from . import replay as replay
     from . import targets as targets
     from . import teacher as teacher
+    from ._constraints import Constraint as Constraint
     from ._experiment import Experiment as Experiment
     from ._experiment import OptimiserConfig as OptimiserConfig
+    from ._fit import Fit as Fit
+    from ._fit import FitConfig as FitConfig
+    from ._fit import fit as fit
+    from ._fit import load_fit as load_fit
     from ._sampler import Sampler as Sampler
     from ._train import StepInfo as StepInfo
     from ._train import TrainState as TrainState
@@ -34,7 +39,10 @@ if TYPE_CHECKING:
     from .samples import write_samples as write_samples
 
 __all__ = [
+    "Constraint",
     "Experiment",
+    "Fit",
+    "FitConfig",
     "OptimiserConfig",
     "Run",
     "RunError",
@@ -45,7 +53,9 @@ __all__ = [
     "ask",
     "behaviours",
     "environments",
+    "fit",
     "init",
+    "load_fit",
     "load_sampler",
     "metrics",
     "networks",
@@ -64,7 +74,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "_constraints": ("Constraint",),
     "_experiment": ("Experiment", "OptimiserConfig"),
+    "_fit": ("Fit", "FitConfig", "fit", "load_fit"),
     "_sampler": ("Sampler",),
     "_train": ("StepInfo", "TrainState", "ask", "init", "objects", "step", "tell", "train_chunk"),
     "checkpoint": ("load_sampler", "save_sampler"),

@@ -1,6 +1,6 @@
 """An experiment: the composed object that says everything about a training run."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,9 +11,19 @@ from jaxtyping import Array, Float, PyTree
 
 from ._checks import require
 from ._config import require_types
-from ._types import Environment, Kernel, Objective, Scored, State, Target, TeacherReward
+from ._types import (
+    Environment,
+    Kernel,
+    Objective,
+    PathwiseKernel,
+    SamplableTarget,
+    Scored,
+    State,
+    Target,
+    TeacherReward,
+)
 from .behaviours import Behaviour, OnPolicy
-from .networks import MLPConfig
+from .networks import MLPConfig, NetworkConfig
 from .objectives import TB
 from .replay import ReplayConfig
 
@@ -24,7 +34,8 @@ class OptimiserConfig(eqx.Module):
     **Arguments:** `learning_rate`; `log_z_learning_rate`; `max_norm`: clip the joint norm of
     all gradients of one model, log Z included (None: no clipping); `weight_decay`: L2 added
     to the gradient of the network (None: none); `decay_steps` and `final_fraction`: follow a
-    cosine over so many updates down to that fraction of both rates (None: constant rates).
+    cosine over so many updates down to that fraction of both rates (None: constant rates);
+    `milestones`: numbers of updates at each of which both rates become a tenth.
     """
 
     learning_rate: float = 1e-3
@@ -33,6 +44,7 @@ class OptimiserConfig(eqx.Module):
     weight_decay: float | None = None
     decay_steps: int | None = None
     final_fraction: float = 0.0
+    milestones: tuple[int, ...] = ()
 
     def __check_init__(self):
         # Rates of 0 freeze what they belong to.
@@ -42,6 +54,8 @@ class OptimiserConfig(eqx.Module):
         require("weight_decay", self.weight_decay, at_least=0)
         require("decay_steps", self.decay_steps, at_least=1)
         require("final_fraction", self.final_fraction, at_least=0, at_most=1)
+        for milestone in self.milestones:
+            require("milestones", milestone, at_least=1)
         require_types(self)
 
     def build(self) -> optax.GradientTransformation:
@@ -59,14 +73,19 @@ class OptimiserConfig(eqx.Module):
         return optax.chain(*parts, optax.partition(groups, _group))
 
     def _descend(self, rate: Float[Array, ""] | float) -> optax.GradientTransformation:
-        decay_steps = self.decay_steps
-        if decay_steps is None:
+        if self.decay_steps is None and not self.milestones:
             return optax.scale(-rate)
 
         def schedule(count: jax.typing.ArrayLike) -> Float[Array, ""]:
-            progress = jnp.minimum(jnp.asarray(count) / decay_steps, 1)
-            cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-            return -rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
+            count = jnp.asarray(count)
+            factor = jnp.ones(())
+            if self.decay_steps is not None:
+                progress = jnp.minimum(count / self.decay_steps, 1)
+                cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+                factor = self.final_fraction + (1 - self.final_fraction) * cosine
+            for milestone in self.milestones:
+                factor = jnp.where(count >= milestone, 0.1 * factor, factor)
+            return -rate * factor
 
         return optax.scale_by_schedule(schedule)
 
@@ -79,7 +98,10 @@ class Experiment(eqx.Module):
     `teacher_reward`: None trains no Teacher; `replay`: None keeps no buffer; `network`,
     `optimiser`, and the Teacher's where they differ; `batch_size` trajectories and `steps`
     gradient steps (of Student and Teacher each); `initial_log_z`; `backward_scoring` as in
-    `didact.Sampler`.
+    `didact.Sampler`; `learn_backward`: P_B has a head of the network; `threshold_quantile`: objects
+    whose log R lies below this quantile of one batch of the untrained Student are neither kept in
+    the buffer nor shown to the Teacher (None: all are); `redraw_for_teacher`: the Teacher learns
+    from trajectories of its own P_B to the same objects.
     """
 
     environment: Environment
@@ -89,8 +111,8 @@ class Experiment(eqx.Module):
     teacher_objective: Objective | None = None
     teacher_reward: TeacherReward | None = None
     replay: ReplayConfig | None = None
-    network: MLPConfig = MLPConfig()
-    teacher_network: MLPConfig | None = None
+    network: NetworkConfig = MLPConfig()
+    teacher_network: NetworkConfig | None = None
     optimiser: OptimiserConfig = eqx.field(default_factory=OptimiserConfig)
     teacher_optimiser: OptimiserConfig | None = None
     batch_size: int = eqx.field(static=True, default=16)
@@ -99,11 +121,15 @@ class Experiment(eqx.Module):
     backward_scoring: Callable[[Any, State, Array | None], Kernel] | None = eqx.field(
         static=True, default=None
     )
+    learn_backward: bool = eqx.field(static=True, default=False)
+    threshold_quantile: float | None = None
+    redraw_for_teacher: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         require("batch_size", self.batch_size, at_least=1)
         require("steps", self.steps, at_least=1)
         require("steps", self.steps, at_most=2**31 - 1)
+        require("threshold_quantile", self.threshold_quantile, at_least=0, at_most=1)
         require_types(self)
         for name in ("dim", "side"):
             here, there = (getattr(part, name, None) for part in (self.environment, self.target))
@@ -112,15 +138,25 @@ class Experiment(eqx.Module):
                     f"The environment has {name} {here}, the target {there}: give both the same."
                 )
         self._check_shapes()
+        self._check_schedule()
+        self._check_pathwise()
+
+    def _check_schedule(self) -> None:
+        turns = self.behaviour.turns
         sources = self.behaviour.pattern
         if "teacher" in sources and self.teacher_reward is None:
             raise ValueError("The schedule asks a Teacher: give the Experiment a teacher_reward.")
-        if "replay" in sources and self.replay is None:
-            raise ValueError("The schedule asks a buffer: give the Experiment a replay.")
+        if "samples" in sources and not isinstance(self.target, SamplableTarget):
+            raise ValueError(
+                "The schedule asks for exact samples, which a "
+                f"{type(self.target).__name__} has not."
+            )
+        if self.replay is None:
+            if any(turn.source == "replay" or turn.collects for turn in turns):
+                raise ValueError("The schedule asks a buffer: give the Experiment a replay.")
+            return
         if sources[0] == "replay":
             raise ValueError("The schedule must not begin with replay: the buffer is empty then.")
-        if self.replay is None:
-            return
         if self.replay.capacity < self.batch_size:
             raise ValueError(
                 f"The buffer must hold a batch: capacity {self.replay.capacity} is below "
@@ -129,6 +165,29 @@ class Experiment(eqx.Module):
         if self.replay.priority == "teacher" and self.teacher_reward is None:
             raise ValueError(
                 "Priority 'teacher' is the Teacher's reward: give the Experiment a teacher_reward."
+            )
+
+    def _check_pathwise(self) -> None:
+        """Pathwise gradients need paths of the Student's own law, and smooth ones."""
+        if self.teacher_reward is not None and (self.teacher_objective or self.objective).pathwise:
+            raise ValueError(
+                "A Teacher cannot learn by a pathwise objective, its reward being known on given "
+                "trajectories only: give the Experiment another teacher_objective."
+            )
+        if not self.objective.pathwise:
+            return
+        name = type(self.objective).__name__
+        if not all(turn.on_policy for turn in self.behaviour.turns):
+            raise ValueError(
+                f"{name} learns from the Student's own trajectories without exploration: let the "
+                "behaviour be OnPolicy()."
+            )
+        env = self.environment
+        params = jnp.zeros(env.forward_size)
+        if not isinstance(env.forward_kernel(env.initial_state(), params), PathwiseKernel):
+            raise ValueError(
+                f"{name} needs differentiable steps, which {type(env).__name__} has not: use "
+                "another objective."
             )
 
     def _check_shapes(self) -> None:
@@ -148,16 +207,26 @@ class Experiment(eqx.Module):
         jax.eval_shape(evaluate)
 
     def reward_calls(self, steps: int) -> int:
-        """Number of rewards asked for in the first `steps` steps."""
-        fresh = [source != "replay" for source in self.behaviour.pattern]
-        rounds, rest = divmod(steps, len(fresh))
-        return self.batch_size * (rounds * sum(fresh) + sum(fresh[:rest]))
+        """Evaluations of log R, or of its gradient, in the first `steps` steps.
+
+        A guided network costs one for each state of a batch.
+        """
+        each = [turn.reward_calls for turn in self.behaviour.turns]
+        networks = (self.network, self.teacher_network or self.network)
+        taught = self.teacher_reward is not None
+        guided = networks[0].guided or (taught and networks[1].guided)
+        states = self.environment.num_steps if guided else 0
+        return self.batch_size * (_total(each, steps) + states * steps)
 
     def student_batches(self, steps: int) -> int:
         """Number of batches that the Student itself drew in the first `steps` steps."""
-        own = [source == "student" for source in self.behaviour.pattern]
-        rounds, rest = divmod(steps, len(own))
-        return rounds * sum(own) + sum(own[:rest])
+        return _total([source == "student" for source in self.behaviour.pattern], steps)
+
+
+def _total(schedule: Sequence[int], steps: int) -> int:
+    """The sum of a repeating schedule over its first `steps` entries."""
+    rounds, rest = divmod(steps, len(schedule))
+    return rounds * sum(schedule) + sum(schedule[:rest])
 
 
 def traced_numbers(experiment: Experiment) -> Experiment:

@@ -1,10 +1,12 @@
 """Distributions over the edges at one state."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ._types import SCORE_FLOOR, Kernel
+from ._types import SCORE_FLOOR, Kernel, PathwiseKernel
 
 
 class Categorical(Kernel):
@@ -57,3 +59,51 @@ class Categorical(Kernel):
     def temper(self, temperature: Float[Array, ""] | float) -> "Categorical":
         """Divide the logits by the temperature."""
         return Categorical(self.logits / temperature, self.mask)
+
+
+class Gaussian(PathwiseKernel):
+    r"""A Gaussian with independent coordinates.
+
+    $$a \sim N(\mu, \operatorname{diag}(\sigma^2))$$
+
+    **Arguments:** `mean`, `std` [dim], `std` >= 0. A coordinate with `std` 0 is a point mass at
+    its mean: edges there are taken to lie on it and have log-probability 0.
+    """
+
+    mean: Float[Array, " dim"]
+    std: Float[Array, " dim"]
+
+    def noise(self, key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape dim"]:
+        """Standard normal variates."""
+        return jax.random.normal(key, (*shape, *self.mean.shape), self.mean.dtype)
+
+    def from_noise(self, noise: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """mean + std · noise."""
+        return self.mean + self.std * noise
+
+    def to_noise(self, action: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """(action - mean) / std; 0 for a point mass."""
+        point, std = self._safe()
+        return jnp.where(point, 0, (action - self.mean) / std)
+
+    def log_prob(self, action: Float[Array, " dim"]) -> Float[Array, ""]:
+        """Log-density in nats, with respect to the counting measure for a point mass."""
+        point, std = self._safe()
+        z = (action - self.mean) / std
+        each = -0.5 * jnp.square(z) - jnp.log(std) - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(jnp.where(point, 0, each))
+
+    def explore(self, amount: Float[Array, ""] | float) -> "Gaussian":
+        r"""Add variance, so that the share `amount` of all of it is exploration:
+        $\sigma^2 / (1 - \epsilon)$. A share above 0.99 counts as 0.99.
+        """
+        return Gaussian(self.mean, self.std / jnp.sqrt(1 - jnp.minimum(amount, 0.99)))
+
+    def temper(self, temperature: Float[Array, ""] | float) -> "Gaussian":
+        r"""$\sigma^2$ times the temperature."""
+        return Gaussian(self.mean, self.std * jnp.sqrt(temperature))
+
+    def _safe(self) -> tuple[Bool[Array, " dim"], Float[Array, " dim"]]:
+        """Where the point masses are, and std with 1 in their place."""
+        point = self.std == 0
+        return point, jnp.where(point, 1, self.std)

@@ -19,10 +19,12 @@ from ._types import (
     Identity,
     Kernel,
     Noise,
+    PathwiseKernel,
     PolicyOutput,
     Sample,
     Scored,
     State,
+    Target,
     Trajectory,
 )
 from .replay import fingerprint
@@ -34,19 +36,25 @@ class Sampler(eqx.Module):
     **Arguments:** `environment`; `policy`: features -> `PolicyOutput`; `log_z`: a scalar,
     in nats; `backward_scoring`: None scores P_B as the environment has it, a function
     (environment, state, params) -> kernel replaces it in scores only (to reproduce a
-    published divergence).
+    published divergence); `guide`: the target whose gradient of log R at each state the policy
+    takes as a second argument (None: the policy takes the features alone).
     """
 
     environment: Environment
-    policy: Callable[[Array], PolicyOutput]
+    policy: Callable[..., PolicyOutput]
     log_z: Float[Array, ""]
     backward_scoring: Callable[[Any, State, Array | None], Kernel] | None = eqx.field(
         static=True, default=None
     )
+    guide: Target | None = None
 
     def output(self, state: State) -> PolicyOutput:
         """The network's output at one state."""
-        return self.policy(self.environment.features(state))
+        features = self.environment.features(state)
+        if self.guide is None:
+            return self.policy(features)
+        gradient = jax.grad(self.guide.log_reward)(self.environment.sample_of(state))
+        return self.policy(features, gradient)
 
     def forward_kernel(self, state: State) -> Kernel:
         """P_F(. | state)."""
@@ -59,7 +67,8 @@ class Sampler(eqx.Module):
 
     def log_flow(self, state: State) -> Float[Array, ""] | None:
         """log F(state), where the policy has a head for it."""
-        return self.output(state).log_flow
+        head = self.output(state).log_flow
+        return None if head is None else head + self.environment.log_reference(state)
 
     @property
     def learns_backward(self) -> bool:
@@ -236,9 +245,7 @@ def layout(sampler: Sampler, trajectory: Trajectory) -> Layout:
     wanted = wanted.reshape(size)
     flat = _flatten(trajectory.states, size)
     row = jnp.arange(size, dtype=jnp.int32)
-    twin = row
-    if all(not jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(flat)):
-        twin = _twins(flat, wanted, row)
+    twin = row if _is_continuous(flat) else _twins(flat, wanted, row)
     first = wanted & (twin == row)
     rank = jnp.cumsum(first, dtype=jnp.int32) - 1
     node = jnp.zeros(size, jnp.int32).at[jnp.where(first, rank, size)].set(row, mode="drop")
@@ -281,7 +288,8 @@ def score(
 
     log_flow = output.log_flow
     if log_flow is not None:
-        terminal = jax.vmap(jax.vmap(env.is_terminal))(trajectory.states)
+        terminal = _over_edges(env.is_terminal)(trajectory.states)
+        log_flow = log_flow + _over_edges(env.log_reference)(trajectory.states)
         log_flow = jnp.where(terminal, log_reward[:, None], log_flow)
     return Scored(
         log_pf=jnp.where(mask, _over_edges(log_pf)(source, forward, trajectory.actions), 0),
@@ -292,6 +300,51 @@ def score(
         mask=mask,
         weight=weight,
     )
+
+
+def score_pathwise(
+    sampler: Sampler,
+    trajectory: Trajectory,
+    log_reward_fn: Callable[[Sample], Float[Array, ""]],
+    weight: Float[Array, " B"],
+    *,
+    path_only: bool,
+) -> Scored:
+    """Evaluate a batch of the sampler's own trajectories, with gradients through them.
+
+    Each is walked again with the noise that its edges stand for, so that edges, states and
+    log R depend on the parameters. The forward kernels must be `PathwiseKernel`s.
+
+    **Arguments:** `path_only`: no gradient of log P_F with respect to the parameters at a fixed
+    path.
+    """
+    env = sampler.environment
+    scorer = lax.stop_gradient(sampler) if path_only else sampler
+
+    def edge(state: State, inputs: tuple[Action, Bool[Array, ""]]):
+        recorded, real = inputs
+        kernel = sampler.forward_kernel(state)
+        assert isinstance(kernel, PathwiseKernel)
+        action = kernel.from_noise(lax.stop_gradient(kernel.to_noise(recorded)))
+        following = env.step(state, action)
+        log_pf = scorer.forward_kernel(state).log_prob(action)
+        log_pb = sampler.backward_kernel(following).log_prob(action)
+        return _where(real, following, state), (
+            jnp.where(real, log_pf, 0),
+            jnp.where(real, log_pb, 0),
+        )
+
+    def walk(start: State, actions: Action, mask: Bool[Array, " T"]):
+        end, (log_pf, log_pb) = lax.scan(edge, start, (actions, mask))
+        return log_reward_fn(env.sample_of(end)), log_pf, log_pb
+
+    start = jax.tree.map(lambda leaf: leaf[:, 0], trajectory.states)
+    log_reward, log_pf, log_pb = jax.vmap(walk)(start, trajectory.actions, trajectory.mask)
+    return Scored(log_pf, log_pb, None, sampler.log_z, log_reward, trajectory.mask, weight)
+
+
+def _is_continuous(states: State) -> bool:
+    return any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(states))
 
 
 def _over_edges(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -324,13 +377,16 @@ def _twins(
     return jnp.where(equal, candidate, row)
 
 
-def row_sizes(batch_size: int, horizon: int) -> tuple[int, ...]:
+def row_sizes(env: Environment, batch_size: int) -> tuple[int, ...]:
     """Values of `rows` worth compiling for `score`.
 
     Each is a fifth above the one below, which wastes a tenth of the rows on average; nearly
-    full batches are rare, so the last step is larger.
+    full batches are rare, so the last step is larger. One size is enough where no two states are
+    equal and all trajectories are of one length.
     """
-    sizes = [batch_size * (horizon + 1)]
+    sizes = [batch_size * (env.num_steps + 1)]
+    if env.fewest_steps == env.num_steps and _is_continuous(jax.eval_shape(env.initial_state)):
+        return tuple(sizes)
     ratio = 1.5
     while sizes[-1] > 256:
         sizes.append(-(-int(sizes[-1] / ratio) // 16) * 16)

@@ -16,15 +16,25 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from . import replay as replay_buffer
 from ._experiment import Experiment, OptimiserConfig, traced_numbers
-from ._sampler import Layout, Sampler, layout, row_sizes, score
+from ._sampler import (
+    Layout,
+    Sampler,
+    layout,
+    row_sizes,
+    sample_backward,
+    sample_forward,
+    score,
+    score_pathwise,
+)
 from ._types import Objective, ObjectiveOutput, Target, Trajectory
-from .behaviours import Agents, Proposal
-from .networks import MLPConfig
-from .replay import Replay
+from .behaviours import Agents, FromReplay, Proposal
+from .networks import NetworkConfig
+from .replay import Replay, UniformDraw
 
 SEED_AXIS = "seed"
 MAX_TRACKED_MODES = 2**22
 NON_FINITE_REWARD, NON_FINITE_LOSS, NON_FINITE_TEACHER = 3, 2, 1
+_LEARNING = 0x6C65726E  # "lern": apart from the keys of the batch
 
 
 class Agent(eqx.Module):
@@ -43,6 +53,8 @@ class SeedState(eqx.Module):
     replay: Replay | None
     modes_found: Bool[Array, " modes"] | None
     modes_found_student: Bool[Array, " modes"] | None
+    threshold: Float[Array, ""] | None
+    """Objects with log R below it are neither kept nor shown to the Teacher; None: all are."""
     trouble: Int[Array, ""]
 
 
@@ -180,34 +192,39 @@ def update(
     place: Layout,
     log_reward: Float[Array, " B"],
     weight: Float[Array, " B"],
+    target: Target,
 ) -> tuple[Agent, ObjectiveOutput, Float[Array, ""], Float[Array, ""]]:
-    """One gradient step towards `log_reward`: the one way in which anything here learns.
+    """One gradient step towards `log_reward`: the one way in which anything here learns. A
+    pathwise objective takes log R, and its gradient, from the `target` instead.
 
     **Returns:** the agent, the objective's output before the step, mean loss, gradient norm.
     """
-    params, rest = eqx.partition(agent.sampler, _trained(agent.sampler))
+    params, rest = eqx.partition(agent.sampler, trained(agent.sampler))
     (loss, output), grads = _loss_and_gradient(
-        params, rest, objective, trajectory, place, log_reward, weight
+        params, (rest, objective, target), trajectory, place, log_reward, weight
     )
     updates, opt_state = optimiser.build().update(grads, agent.opt_state, params)
     sampler = eqx.combine(eqx.apply_updates(params, updates), rest)
     return Agent(sampler, opt_state), output, loss, optax.tree.norm(grads)
 
 
-def _loss_and_gradient(params, rest, objective, trajectory, place, log_reward, weight):
+def _loss_and_gradient(params, others, trajectory, place, log_reward, weight):
     """Loss, output and gradient, with the network run on about as many rows as there are
     distinct states: the program holds one branch a size.
     """
-    dynamic, static = eqx.partition((rest, objective), eqx.is_array)
-    sizes = row_sizes(*trajectory.mask.shape)
+    dynamic, static = eqx.partition(others, eqx.is_array)
+    rest, *_ = others
+    sizes = row_sizes(rest.environment, trajectory.mask.shape[0])
 
-    def evaluate(params, dynamic, trajectory, place, log_reward, weight):
-        rest, objective = eqx.combine(dynamic, static)
-        batch = (trajectory, place, log_reward, weight)
+    def evaluate(params, dynamic, *batch):
+        rest, objective, target = eqx.combine(dynamic, static)
+        place = batch[1]
         branches = [
-            lambda p, rows=rows: _loss_and_gradient_of(p, rest, objective, *batch, rows)
+            lambda p, rows=rows: _loss_and_gradient_of(p, rest, objective, target, *batch, rows)
             for rows in sizes
         ]
+        if len(branches) == 1 or objective.pathwise:
+            return branches[0](params)
         return lax.switch(jnp.sum(place.count > jnp.asarray(sizes)), branches, params)
 
     # On a CPU a product for one seed already fills the cores, so seeds take turns and each
@@ -220,11 +237,17 @@ def _loss_and_gradient(params, rest, objective, trajectory, place, log_reward, w
 # Its own `jit`, though inside another: Student and Teacher then share one trace.
 @eqx.filter_jit
 def _loss_and_gradient_of(
-    params, rest, objective, trajectory, place, log_reward, weight, rows: int
+    params, rest, objective, target, trajectory, place, log_reward, weight, rows: int
 ):
     def loss_fn(params):
         sampler = eqx.combine(params, rest)
-        output = objective(score(sampler, trajectory, log_reward, weight, place, rows))
+        if objective.pathwise:
+            scored = score_pathwise(
+                sampler, trajectory, target.log_reward, weight, path_only=objective.path_only
+            )
+        else:
+            scored = score(sampler, trajectory, log_reward, weight, place, rows)
+        output = objective(scored)
         total = jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
         return jnp.sum(weight * output.loss) / total, output
 
@@ -251,41 +274,65 @@ def _init_seed(experiment: Experiment, key: PRNGKeyArray, modes: int | None) -> 
     buffer = None
     if experiment.replay is not None:
         x_like = jax.eval_shape(lambda: env.sample_of(env.initial_state()))
-        buffer = replay_buffer.empty(x_like, int(experiment.replay.capacity))
+        buffer = replay_buffer.empty(
+            x_like, int(experiment.replay.capacity), unique=experiment.replay.unique
+        )
     unseen = None if modes is None else jnp.zeros(modes, bool)
+    student = _init_agent(
+        experiment, experiment.network, experiment.optimiser, experiment.objective, student_key
+    )
     return SeedState(
         key=run_key,
-        student=_init_agent(
-            experiment, experiment.network, experiment.optimiser, experiment.objective, student_key
-        ),
+        student=student,
         teacher=teacher,
         replay=buffer,
         modes_found=unseen,
         modes_found_student=unseen,
+        threshold=_threshold(experiment, student.sampler, run_key),
         trouble=jnp.asarray(0, jnp.int32),
     )
 
 
+def _threshold(
+    experiment: Experiment, untrained: Sampler, key: PRNGKeyArray
+) -> Float[Array, ""] | None:
+    """The quantile of log R over one batch of the untrained Student."""
+    if experiment.threshold_quantile is None:
+        return None
+    env = experiment.environment
+    # The number of no step: training folds its own into the same key.
+    key = jax.random.fold_in(key, 2**32 - 1)
+    trajectory = sample_forward(untrained, key, experiment.batch_size)
+    log_reward = jax.vmap(lambda end: experiment.target.log_reward(env.sample_of(end)))(
+        trajectory.terminal
+    )
+    return jnp.quantile(log_reward, experiment.threshold_quantile)
+
+
 def _init_agent(
     experiment: Experiment,
-    network: MLPConfig,
+    network: NetworkConfig,
     optimiser: OptimiserConfig,
     objective: Objective,
     key: PRNGKeyArray,
 ) -> Agent:
     policy = network.build(
-        experiment.environment, flow_head=objective.needs_flow, backward_head=False, key=key
+        experiment.environment,
+        flow_head=objective.needs_flow,
+        backward_head=experiment.learn_backward,
+        key=key,
     )
     sampler = Sampler(
         experiment.environment,
         policy,
         jnp.asarray(experiment.initial_log_z, jnp.result_type(float)),
         experiment.backward_scoring,
+        experiment.target if network.guided else None,
     )
-    return Agent(sampler, optimiser.build().init(eqx.filter(sampler, _trained(sampler))))
+    return Agent(sampler, optimiser.build().init(eqx.filter(sampler, trained(sampler))))
 
 
-def _trained(sampler: Sampler) -> PyTree:
+def trained(sampler: Sampler) -> PyTree:
     """What learns, as a filter: network and log Z. An environment's own numbers do not."""
     nothing = jax.tree.map(lambda _: False, sampler)
     policy = jax.tree.map(eqx.is_inexact_array, sampler.policy)
@@ -297,16 +344,22 @@ def tracks_modes(target: Target) -> bool:
     return target.num_modes is not None and 0 < target.num_modes <= MAX_TRACKED_MODES
 
 
-def _ask_seed(experiment, state: SeedState, number: Int[Array, ""], axis_name) -> Proposal:
-    agents = Agents(
+def _agents(experiment: Experiment, state: SeedState) -> Agents:
+    return Agents(
+        experiment.target,
         state.student.sampler,
         None if state.teacher is None else state.teacher.sampler,
         state.replay,
-        None if experiment.replay is None else experiment.replay.draw_offset,
+        UniformDraw() if experiment.replay is None else experiment.replay.draw,
     )
+
+
+def _ask_seed(experiment, state: SeedState, number: Int[Array, ""], axis_name) -> Proposal:
     # Keys depend on the number of the step alone: a resumed run draws what it would have.
     key = jax.random.fold_in(state.key, number)
-    return experiment.behaviour(agents, key, number, experiment.batch_size, axis_name=axis_name)
+    return experiment.behaviour(
+        _agents(experiment, state), key, number, experiment.batch_size, axis_name=axis_name
+    )
 
 
 def _reward_seed(experiment: Experiment, proposal: Proposal) -> Float[Array, " B"]:
@@ -320,8 +373,20 @@ def _reward_seed(experiment: Experiment, proposal: Proposal) -> Float[Array, " B
 
 
 def _tell_seed(
-    experiment: Experiment, state: SeedState, proposal: Proposal, log_reward: Float[Array, " B"]
+    experiment: Experiment,
+    state: SeedState,
+    number: Int[Array, ""],
+    proposal: Proposal,
+    log_reward: Float[Array, " B"],
+    axis_name: str | None,
 ) -> tuple[SeedState, StepInfo]:
+    key = jax.random.fold_in(jax.random.fold_in(state.key, number), _LEARNING)
+    collect_key, redraw_key = jax.random.split(key)
+    troubled_reward = ~jnp.all(jnp.isfinite(log_reward))
+    found, found_student = _mark_modes(experiment, state, proposal)
+    state, proposal, log_reward = _collect(
+        experiment, state, proposal, log_reward, collect_key, axis_name
+    )
     trajectory, weight = proposal.trajectory, proposal.weight
     place = layout(state.student.sampler, trajectory)
     student, output, loss, grad_norm = update(
@@ -332,11 +397,16 @@ def _tell_seed(
         place,
         log_reward,
         weight,
+        experiment.target,
     )
+    x = jax.vmap(experiment.environment.sample_of)(trajectory.terminal)
     teacher, teacher_loss, teacher_log_reward = state.teacher, None, None
     trouble = jnp.asarray(0, jnp.int32)
     if teacher is not None and experiment.teacher_reward is not None:
         teacher_log_reward = experiment.teacher_reward(output, log_reward, trajectory.mask)
+        if experiment.redraw_for_teacher:
+            trajectory = sample_backward(teacher.sampler, redraw_key, x, axis_name=axis_name)
+            place = layout(teacher.sampler, trajectory)
         teacher, _, teacher_loss, teacher_norm = update(
             teacher,
             experiment.teacher_optimiser or experiment.optimiser,
@@ -344,15 +414,14 @@ def _tell_seed(
             trajectory,
             place,
             teacher_log_reward,
-            weight,
+            weight * _relevant(state, log_reward),
+            experiment.target,
         )
         finite = jnp.isfinite(teacher_loss) & jnp.isfinite(teacher_norm)
         trouble = jnp.where(finite, trouble, NON_FINITE_TEACHER)
-    x = jax.vmap(experiment.environment.sample_of)(trajectory.terminal)
-    found, found_student = _mark_modes(experiment.target, state, proposal, x)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     trouble = jnp.where(finite, trouble, NON_FINITE_LOSS)
-    trouble = jnp.where(jnp.all(jnp.isfinite(log_reward)), trouble, NON_FINITE_REWARD)
+    trouble = jnp.where(troubled_reward, NON_FINITE_REWARD, trouble)
     state = SeedState(
         key=state.key,
         student=student,
@@ -360,6 +429,7 @@ def _tell_seed(
         replay=_remember(experiment, state, proposal, x, log_reward, output, teacher_log_reward),
         modes_found=found,
         modes_found_student=found_student,
+        threshold=state.threshold,
         trouble=jnp.maximum(state.trouble, trouble),
     )
     return state, StepInfo(
@@ -370,7 +440,7 @@ def _tell_seed(
         teacher_log_z=_teacher_log_z(experiment, teacher),
         modes_found=None if found is None else jnp.sum(found),
         modes_found_student=None if found_student is None else jnp.sum(found_student),
-        mean_length=jnp.mean(jnp.sum(trajectory.mask, axis=1)),
+        mean_length=jnp.mean(jnp.sum(proposal.trajectory.mask, axis=1)),
     )
 
 
@@ -379,10 +449,52 @@ def _teacher_log_z(experiment: Experiment, teacher: Agent | None) -> Float[Array
     return teacher.sampler.log_z if teacher is not None and objective.learns_log_z else None
 
 
-def _mark_modes(target: Target, state: SeedState, proposal: Proposal, x: PyTree):
+def _relevant(state: SeedState, log_reward: Float[Array, " B"]) -> Float[Array, " B"]:
+    """1 where an object is worth keeping and showing to the Teacher, else 0."""
+    if state.threshold is None:
+        return jnp.ones_like(log_reward)
+    return (log_reward > state.threshold).astype(log_reward.dtype)
+
+
+def _collect(
+    experiment: Experiment,
+    state: SeedState,
+    proposal: Proposal,
+    log_reward: Float[Array, " B"],
+    key: PRNGKeyArray,
+    axis_name: str | None,
+) -> tuple[SeedState, Proposal, Float[Array, " B"]]:
+    """Put a proposal that is to be collected into the buffer, and propose a batch of it instead."""
+    if not any(turn.collects for turn in experiment.behaviour.turns):
+        return state, proposal, log_reward
+
+    def collect():
+        sampler = state.student.sampler
+        output = experiment.objective(
+            score(sampler, proposal.trajectory, log_reward, proposal.weight)
+        )
+        priority = None
+        if experiment.teacher_reward is not None:
+            priority = experiment.teacher_reward(output, log_reward, proposal.trajectory.mask)
+        x = jax.vmap(experiment.environment.sample_of)(proposal.trajectory.terminal)
+        buffer = _remember(experiment, state, proposal, x, log_reward, output, priority)
+        agents = _agents(experiment, eqx.tree_at(lambda s: s.replay, state, buffer))
+        replayed = FromReplay()(
+            agents, key, jnp.asarray(0), experiment.batch_size, axis_name=axis_name
+        )
+        return buffer, replayed, replayed.log_reward
+
+    buffer, proposal, log_reward = lax.cond(
+        proposal.collect, collect, lambda: (state.replay, proposal, log_reward)
+    )
+    return eqx.tree_at(lambda s: s.replay, state, buffer), proposal, log_reward
+
+
+def _mark_modes(experiment: Experiment, state: SeedState, proposal: Proposal):
     if state.modes_found is None or state.modes_found_student is None:
         return None, None
-    index = jax.vmap(target.mode_index)(x)
+    x = jax.vmap(experiment.environment.sample_of)(proposal.trajectory.terminal)
+    index = jax.vmap(experiment.target.mode_index)(x)
     nowhere = state.modes_found.shape[0]
     index = jnp.where((index >= 0) & proposal.fresh, index, nowhere)
     found = state.modes_found.at[index].set(True, mode="drop")
@@ -408,8 +520,11 @@ def _remember(
         "reward": log_reward,
         "teacher": teacher_log_reward,
         "loss": (1 + config.asymmetry * (delta > 0)) * jnp.square(delta),
+        "weight": output.log_weight,
     }[config.priority]
-    keep = proposal.weight > 0
+    keep = (proposal.weight * _relevant(state, log_reward)) > 0
+    if not config.keep_student:
+        keep = keep & ~proposal.by_student
 
     def refresh(buffer: Replay) -> Replay:
         if not config.refresh:
@@ -445,7 +560,9 @@ def _ask_seeds(experiment: Experiment, state: TrainState) -> Proposal:
 def _tell_seeds(experiment, state: TrainState, proposal, log_reward):
     log_reward = jnp.where(proposal.fresh[:, None], log_reward, proposal.log_reward)
     seeds, info = _over_seeds(
-        lambda seed, proposal, log_reward, _: _tell_seed(experiment, seed, proposal, log_reward),
+        lambda seed, proposal, log_reward, axis_name: _tell_seed(
+            experiment, seed, state.step, proposal, log_reward, axis_name
+        ),
         state.seeds,
         proposal,
         log_reward,
@@ -455,7 +572,8 @@ def _tell_seeds(experiment, state: TrainState, proposal, log_reward):
 
 def _step_seed(experiment, state: SeedState, number, axis_name):
     proposal = _ask_seed(experiment, state, number, axis_name)
-    return _tell_seed(experiment, state, proposal, _reward_seed(experiment, proposal))
+    log_reward = _reward_seed(experiment, proposal)
+    return _tell_seed(experiment, state, number, proposal, log_reward, axis_name)
 
 
 def _step_seeds(experiment: Experiment, state: TrainState) -> tuple[TrainState, StepInfo]:

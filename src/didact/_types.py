@@ -14,6 +14,7 @@ import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 State = PyTree
+Features = PyTree
 Action = PyTree
 Sample = PyTree
 Noise = PyTree
@@ -56,6 +57,14 @@ class Kernel(eqx.Module):
         return self.from_noise(self.noise(key))
 
 
+class PathwiseKernel(Kernel):
+    """A kernel whose edges are differentiable in its parameters at fixed noise."""
+
+    @abc.abstractmethod
+    def to_noise(self, action: Action) -> Noise:
+        """The variate that `from_noise` maps to this edge."""
+
+
 class PolicyOutput(eqx.Module):
     """What a policy network says about one state.
 
@@ -79,6 +88,8 @@ class Environment(eqx.Module):
 
     num_steps: eqx.AbstractVar[int]
     """Longest trajectory, in edges."""
+    fewest_steps: eqx.AbstractVar[int]
+    """Shortest trajectory, in edges."""
     feature_size: eqx.AbstractVar[int]
     """Size of a real feature vector, or of the vocabulary of integer features."""
     forward_size: eqx.AbstractVar[int]
@@ -115,9 +126,16 @@ class Environment(eqx.Module):
         """Follow an edge backwards. Undefined on the initial state."""
 
     @abc.abstractmethod
-    def features(self, state: State) -> Array:
-        """What a network sees: a real vector, or integers below `feature_size` that are
-        looked up and summed (a multi-hot vector given by its indices).
+    def features(self, state: State) -> Features:
+        """What a network sees: a real vector, integers below `feature_size` that are looked up
+        and summed (a multi-hot vector given by its indices), or a record that a network made
+        for this environment knows.
+        """
+
+    @abc.abstractmethod
+    def log_reference(self, state: State) -> Float[Array, ""]:
+        """What a learned log F(s) is measured from: 0, or the log-density of the state under a
+        reference process, which varies over many orders of magnitude where states are continuous.
         """
 
     @abc.abstractmethod
@@ -221,12 +239,15 @@ class ObjectiveOutput(eqx.Module):
 
     `residual` is delta = log R + log P_B - log Z - log P_F (detached), whatever the
     objective: positive where the sampler draws the trajectory too rarely.
-    `step_residual` holds the residual of each edge where the objective has one.
+    `step_residual` holds the residual of each edge where the objective has one, `log_weight` is
+    log R + log P_B - log P_F (detached): its exponential has mean Z over the sampler's own
+    trajectories.
     """
 
     loss: Float[Array, " B"]
     residual: Float[Array, " B"]
     step_residual: Float[Array, "B T"] | None
+    log_weight: Float[Array, " B"]
 
 
 class Objective(eqx.Module):
@@ -236,6 +257,8 @@ class Objective(eqx.Module):
     """Whether the policy needs a head for log F(s)."""
     learns_log_z: eqx.AbstractClassVar[bool]
     """Whether the sampler's scalar `log_z` is trained by this objective."""
+    pathwise: eqx.AbstractClassVar[bool]
+    """Whether gradients must flow through the Student's own trajectories and log R."""
 
     @abc.abstractmethod
     def __call__(self, scored: Scored) -> ObjectiveOutput:

@@ -1,10 +1,11 @@
 """Files that hold arrays: checkpoints of a run, and trained samplers. Nothing is pickled."""
 
+import contextlib
 import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ._config import from_json, to_json
 from ._files import write_whole
 from ._sampler import Sampler
 from ._train import TrainState
-from .networks import MLP
+from .networks import Network
 
 FORMAT_VERSION = 1
 _KEEP = 2
@@ -99,24 +100,7 @@ def save_sampler(path: str | Path, sampler: Sampler, **facts: str | int) -> None
 
     **Arguments:** `facts` are kept in the file's header beside the configuration.
     """
-    policy = sampler.policy
-    if not isinstance(policy, MLP):
-        raise ValueError(f"a sampler with a {type(policy).__name__} cannot be saved yet.")
-    header = {
-        "format_version": FORMAT_VERSION,
-        "kind": "sampler",
-        "environment": to_json(sampler.environment),
-        "network": to_json(policy.config),
-        "backward_head": policy.head_sizes[1] > 0,
-        "flow_head": policy.head_sizes[2] > 0,
-        "backward_scoring": to_json(sampler.backward_scoring),
-    } | facts
-    arrays = {
-        f"array_{i}": np.asarray(leaf)
-        for i, leaf in enumerate(jax.tree.leaves(eqx.filter(sampler, eqx.is_array)))
-    }
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    _write(Path(path), {"header": text} | arrays)
+    write_archive(Path(path), "sampler", describe_sampler(sampler) | facts, sampler_arrays(sampler))
 
 
 def load_sampler(path: str | Path, *, given: Mapping[str, Any] | None = None) -> Sampler:
@@ -127,24 +111,78 @@ def load_sampler(path: str | Path, *, given: Mapping[str, Any] | None = None) ->
 
     **Errors:** `ValueError` naming the file if it is not one or is damaged.
     """
-    try:
-        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = json.loads(file["header"].tobytes().decode())
-            if header["kind"] != "sampler" or header["format_version"] != FORMAT_VERSION:
-                raise ValueError("it is of another kind, or another version of didact wrote it")
-            like = eqx.filter_eval_shape(lambda: _build(header, given))
-            arrays, rest = eqx.partition(like, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-            leaves, structure = jax.tree.flatten(arrays)
-            read = [file[f"array_{i}"] for i in range(len(leaves))]
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as a sampler: {error}") from error
+    with read_archive(Path(path), "sampler") as (header, arrays):
+        return build_sampler(header, arrays, given)
+
+
+def describe_sampler(sampler: Sampler) -> dict[str, Any]:
+    """The configuration of a sampler as JSON values: all of it but its arrays."""
+    policy = sampler.policy
+    if not isinstance(policy, Network):
+        raise ValueError(f"a sampler with a {type(policy).__name__} cannot be saved yet.")
+    return {
+        "environment": to_json(sampler.environment),
+        "network": to_json(policy.config),
+        "backward_head": policy.heads.backward > 0,
+        "flow_head": policy.heads.flow > 0,
+        "backward_scoring": to_json(sampler.backward_scoring),
+        "guide": to_json(sampler.guide),
+    }
+
+
+def sampler_arrays(sampler: Sampler, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a sampler by the names that they have in an archive."""
+    leaves = jax.tree.leaves(eqx.filter(sampler, eqx.is_array))
+    return {f"{prefix}array_{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+
+
+def build_sampler(
+    header: Mapping[str, Any],
+    archive: Mapping[str, np.ndarray],
+    given: Mapping[str, Any] | None = None,
+    prefix: str = "",
+) -> Sampler:
+    """The inverse of `describe_sampler` and `sampler_arrays`.
+
+    **Errors:** `ValueError` for arrays that do not fit the configuration.
+    """
+    like = eqx.filter_eval_shape(lambda: _build(header, given))
+    arrays, rest = eqx.partition(like, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    leaves, structure = jax.tree.flatten(arrays)
+    read = [archive[f"{prefix}array_{i}"] for i in range(len(leaves))]
     for have, want in zip(read, leaves, strict=True):
         if have.shape != want.shape or have.dtype != want.dtype:
-            raise ValueError(f"{path} is damaged: its arrays do not fit its configuration.")
+            raise ValueError("its arrays do not fit its configuration")
     return eqx.combine(jax.tree.unflatten(structure, [jnp.asarray(a) for a in read]), rest)
 
 
-def _build(header: dict[str, Any], given: Mapping[str, Any] | None) -> Sampler:
+def write_archive(
+    path: Path, kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write a header and arrays as a file of a kind."""
+    header = {"format_version": FORMAT_VERSION, "kind": kind} | dict(header)
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    _write(path, {"header": text} | dict(arrays))
+
+
+@contextlib.contextmanager
+def read_archive(
+    path: Path, kind: str
+) -> Iterator[tuple[dict[str, Any], Mapping[str, np.ndarray]]]:
+    """The header and the arrays of a file of a kind. What goes wrong while they are read becomes a
+    `ValueError` that names the file.
+    """
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            header = json.loads(file["header"].tobytes().decode())
+            if header["kind"] != kind or header["format_version"] != FORMAT_VERSION:
+                raise ValueError("it is of another kind, or another version of didact wrote it")
+            yield header, file
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a {kind}: {error}") from error
+
+
+def _build(header: Mapping[str, Any], given: Mapping[str, Any] | None) -> Sampler:
     environment = from_json(header["environment"], given)
     policy = from_json(header["network"], given).build(
         environment,
@@ -153,7 +191,8 @@ def _build(header: dict[str, Any], given: Mapping[str, Any] | None) -> Sampler:
         key=jax.random.key(0),
     )
     scoring = from_json(header["backward_scoring"], given)
-    return Sampler(environment, policy, jnp.zeros(()), scoring)
+    guide = from_json(header.get("guide"), given)
+    return Sampler(environment, policy, jnp.zeros(()), scoring, guide)
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -1,15 +1,18 @@
-r"""The replay buffer: distinct objects, the newest kept, drawn by the rank of a priority.
+r"""The replay buffer: objects, the newest kept, drawn by their priority.
 
 Two permutations carry all the order there is: `rank` (0 = highest priority) and `age`
-(0 = oldest). Both are updated by counting, so adding a batch and drawing one cost a few
-passes over the buffer and never a sort.
+(0 = oldest). A batch of B changes them by B steps, so that adding one to a buffer of N and
+drawing one take a few passes over N and a sort of B, never a sort of N.
 """
 
-from typing import Literal
+import abc
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.scipy.special import digamma
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
@@ -17,47 +20,12 @@ from ._checks import require
 from ._config import require_types
 from ._types import Sample
 
-Priority = Literal["none", "reward", "teacher", "loss"]
-
-
-class ReplayConfig(eqx.Module):
-    r"""Configuration of a replay buffer.
-
-    **Arguments:** `capacity`: distinct objects kept; `priority`: "none" draws uniformly,
-    "reward" (PRT) by log R, "teacher" (PER) by the Teacher's log-reward, "loss" by
-    (1 + `asymmetry`·1[δ > 0])·δ²; `rank_offset` k: the object of rank r is drawn with weight
-    1/(k·N + r), N the present size (None draws uniformly); `refresh`: whether replayed objects
-    get their new priority (their age stays).
-    """
-
-    capacity: int = eqx.field(static=True)
-    priority: Priority = eqx.field(static=True, default="reward")
-    rank_offset: float | None = 0.01
-    refresh: bool = eqx.field(static=True, default=False)
-    asymmetry: float = 0.0
-
-    def __check_init__(self):
-        require("capacity", self.capacity, at_least=1)
-        require("capacity", self.capacity, at_most=2**31 - 1)
-        if self.priority not in ("none", "reward", "teacher", "loss"):
-            raise ValueError(
-                f"priority must be 'none', 'reward', 'teacher' or 'loss', got {self.priority!r}."
-            )
-        require("rank_offset", self.rank_offset, above=0)
-        require("asymmetry", self.asymmetry, at_least=0)
-        require_types(self)
-
-    @property
-    def draw_offset(self) -> Float[Array, ""] | float | None:
-        """What `sample` takes: `rank_offset`, None where no priority ranks the objects."""
-        return None if self.priority == "none" else self.rank_offset
-
 
 class Replay(eqx.Module):
     """The contents of a replay buffer, `N` its capacity."""
 
     x: Sample  # leaves [N, ...]
-    fingerprint: UInt32[Array, "N 2"]
+    fingerprint: UInt32[Array, "N 2"] | None  # None: equal objects are not looked for
     log_reward: Float[Array, " N"]
     priority: Float[Array, " N"]
     rank: Int[Array, " N"]
@@ -65,11 +33,237 @@ class Replay(eqx.Module):
     size: Int[Array, ""]
 
 
-def empty(x_like: Sample, capacity: int) -> Replay:
-    """A buffer without contents, for objects with the shapes and dtypes of `x_like`."""
+class Draw(eqx.Module):
+    """A rule by which objects are drawn, with replacement."""
+
+    @abc.abstractmethod
+    def slots(self, replay: Replay, uniform: Float[Array, " B"]) -> Int[Array, " B"]:
+        """The slots that independent variates, uniform on [0, 1), stand for. Any, while the
+        buffer is empty.
+        """
+
+
+class UniformDraw(Draw):
+    """Each object as likely as any other."""
+
+    def slots(self, replay: Replay, uniform: Float[Array, " B"]) -> Int[Array, " B"]:
+        """The slots that uniform variates stand for."""
+        return jnp.clip(_below(uniform, replay.size), 0)
+
+
+class RankDraw(Draw):
+    r"""The object of rank r with probability proportional to 1/(k·N + r), N the present size.
+
+    **Arguments:** `offset`: k > 0.
+    """
+
+    offset: Float[Array, ""] | float = 0.01
+
+    def __check_init__(self):
+        require("offset", self.offset, above=0)
+        require_types(self)
+
+    def slots(self, replay: Replay, uniform: Float[Array, " B"]) -> Int[Array, " B"]:
+        """The slots that uniform variates stand for."""
+        return _by_rank(replay)[_rank_from_uniform(uniform, replay.size, self.offset)]
+
+
+class SplitDraw(Draw):
+    """A fixed share of each batch from the objects of highest priority, the others from the rest,
+    either part uniformly.
+
+    Of N objects the ⌈top·N⌉ first by rank are the highest; of a batch of B, round(share·B) come
+    from them. Where they are all there is, the others come from them too. Source: Shen et al.,
+    "Towards understanding and improving GFlowNet training" (2023).
+
+    **Arguments:** `share` in [0, 1]; `top` in (0, 1].
+    """
+
+    share: Float[Array, ""] | float = 0.5
+    top: Float[Array, ""] | float = 0.1
+
+    def __check_init__(self):
+        require("share", self.share, at_least=0, at_most=1)
+        require("top", self.top, above=0)
+        require("top", self.top, at_most=1)
+        require_types(self)
+
+    def slots(self, replay: Replay, uniform: Float[Array, " B"]) -> Int[Array, " B"]:
+        """The slots that uniform variates stand for."""
+        high = jnp.ceil(self.top * replay.size).astype(jnp.int32)
+        low = replay.size - high
+        first = jnp.where(low > 0, high, 0)
+        low = jnp.where(low > 0, low, high)
+        is_high = jnp.arange(uniform.shape[0]) < jnp.round(self.share * uniform.shape[0])
+        rank = jnp.where(is_high, _below(uniform, high), first + _below(uniform, low))
+        return _by_rank(replay)[rank]
+
+
+class TemperedDraw(Draw):
+    r"""An object of priority l with probability p ∝ exp(τ·l): τ is the largest in [0, 1] for which
+    the effective sample size of the buffer, (Σp)²/Σp², is at least `target_ess` of its objects.
+
+    With the priority log R + log P_B − log P_F and τ = 1 this resamples the buffer by importance;
+    a smaller τ keeps a few large weights from taking all the draws. Equal priorities are drawn
+    uniformly, and at τ = 0, which always reaches the target, so are all objects, those of priority
+    −∞ as well. Source: Choi et al., "Reinforced sequential Monte Carlo for amortised sampling"
+    (2025), importance-weighted experience replay.
+
+    **Arguments:** `target_ess` in (0, 1].
+    """
+
+    target_ess: Float[Array, ""] | float
+
+    def __check_init__(self):
+        require("target_ess", self.target_ess, above=0)
+        require("target_ess", self.target_ess, at_most=1)
+        require_types(self)
+
+    def slots(self, replay: Replay, uniform: Float[Array, " B"]) -> Int[Array, " B"]:
+        """The slots that uniform variates stand for."""
+        slot = _by_rank(replay)
+        present = jnp.arange(slot.shape[0]) < replay.size
+        weight = _tempered(replay.priority[slot], present, self.target_ess)
+        # From the largest weight down, the smallest lose no digits and all that are 0 come last.
+        cumulative = jnp.cumsum(weight)
+        rank = jnp.searchsorted(cumulative, uniform * cumulative[-1], side="right")
+        return slot[jnp.clip(rank, 0, jnp.maximum(jnp.sum(weight > 0) - 1, 0))]
+
+
+def _rank_from_uniform(
+    uniform: Float[Array, " B"], size: Int[Array, ""], rank_offset: Float[Array, ""] | float
+) -> Int[Array, " B"]:
+    """Invert the cumulative distribution of ranks, which digamma gives in closed form:
+    sum of 1/(a + r) over r < n is psi(a + n) - psi(a).
+    """
+    a = rank_offset * jnp.maximum(size, 1)
+    low, high = digamma(a), digamma(a + size)
+    wanted = low + uniform * (high - low)
+
+    def halve(_, bounds):
+        low_rank, high_rank = bounds  # cumulative(low) <= wanted < cumulative(high)
+        middle = (low_rank + high_rank) // 2
+        below = digamma(a + middle) <= wanted
+        return jnp.where(below, middle, low_rank), jnp.where(below, high_rank, middle)
+
+    start = jnp.zeros(uniform.shape, jnp.int32)
+    rank, _ = lax.fori_loop(0, 31, halve, (start, jnp.broadcast_to(size, uniform.shape)))
+    return jnp.clip(rank, 0, jnp.maximum(size - 1, 0))
+
+
+def _tempered(
+    log_weight: Float[Array, " N"],
+    present: Bool[Array, " N"],
+    target_ess: Float[Array, ""] | float,
+) -> Float[Array, " N"]:
+    """Weights exp(τ·(l − max l)) for l in falling order, with the τ of `TemperedDraw`."""
+    top = log_weight[0]
+    largest = log_weight == top  # infinite ones too
+    possible = present & (largest | (log_weight > -jnp.inf))
+    lowest = jnp.finfo(log_weight.dtype).min
+    below = jnp.where(largest, 0, jnp.maximum(log_weight - top, lowest))
+    wanted = target_ess * jnp.sum(present)
+
+    def weights(tau: Float[Array, ""]) -> Float[Array, " N"]:
+        return jnp.where(possible, jnp.exp(tau * below), 0)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) // 2
+        weight = weights(number(middle))
+        reached = jnp.square(jnp.sum(weight)) >= wanted * jnp.sum(jnp.square(weight))
+        return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
+
+    # The bits of positive float32 numbers are ordered as they are, so that halving ranges of bits
+    # finds τ to its last digit, however large the priorities.
+    def number(bits: Int[Array, ""]) -> Float[Array, ""]:
+        return lax.bitcast_convert_type(bits, jnp.float32)
+
+    one = lax.bitcast_convert_type(jnp.asarray(1, jnp.float32), jnp.int32)
+    bits, _ = lax.fori_loop(0, 30, halve, (jnp.zeros_like(one), one + 1))
+    return jnp.where(bits == 0, present.astype(log_weight.dtype), weights(number(bits)))
+
+
+def _below(uniform: Float[Array, " B"], size: Int[Array, ""]) -> Int[Array, " B"]:
+    """A number below `size` for each uniform variate."""
+    return jnp.minimum((uniform * size).astype(jnp.int32), size - 1)
+
+
+def _by_rank(replay: Replay) -> Int[Array, " N"]:
+    """The slot of each rank, 0 beyond the last: the inverse of `Replay.rank`."""
+    slot = jnp.arange(replay.rank.shape[0], dtype=jnp.int32)
+    return jnp.zeros_like(slot).at[replay.rank].set(slot, mode="drop")
+
+
+Priority = Literal["none", "reward", "teacher", "loss", "weight"]
+
+
+class ReplayConfig(eqx.Module):
+    r"""Configuration of a replay buffer.
+
+    **Arguments:** `capacity`: objects kept; `priority`: "none" draws uniformly, "reward" (PRT) by
+    log R, "teacher" (PER) by the Teacher's log-reward, "loss" by (1 + `asymmetry`·1[δ > 0])·δ²,
+    "weight" by the importance weight log R + log P_B − log P_F of the trajectory; `rank_offset`
+    k: the object of rank r is drawn with weight 1/(k·N + r), N the present size (None draws
+    uniformly); `refresh`: whether replayed objects get their new priority (their age stays);
+    `unique`: whether an object is held once, however often it is added (False where no two are
+    equal, as with continuous ones: they are not compared then); `target_ess` or `split`: draw by
+    `TemperedDraw` or by `SplitDraw` in place of ranks; `keep_student`: whether the Student's own
+    batches are kept, beside all others.
+    """
+
+    capacity: int = eqx.field(static=True)
+    priority: Priority = eqx.field(static=True, default="reward")
+    rank_offset: float | None = 0.01
+    refresh: bool = eqx.field(static=True, default=False)
+    asymmetry: float = 0.0
+    unique: bool = eqx.field(static=True, default=True)
+    target_ess: float | None = None
+    split: SplitDraw | None = None
+    keep_student: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        require("capacity", self.capacity, at_least=1)
+        require("capacity", self.capacity, at_most=2**31 - 1)
+        if self.priority not in get_args(Priority):
+            raise ValueError(
+                f"priority must be one of {', '.join(map(repr, get_args(Priority)))}, "
+                f"got {self.priority!r}."
+            )
+        require("rank_offset", self.rank_offset, above=0)
+        require("asymmetry", self.asymmetry, at_least=0)
+        require("target_ess", self.target_ess, above=0)
+        require("target_ess", self.target_ess, at_most=1)
+        require_types(self)
+        if self.target_ess is not None and self.split is not None:
+            raise ValueError("target_ess and split are two rules for one draw: give one of them.")
+        if self.priority == "none" and (self.target_ess is not None or self.split is not None):
+            raise ValueError(
+                "target_ess and split draw by priority: give a priority other than 'none'."
+            )
+        if self.refresh and not self.unique:
+            raise ValueError("refresh finds objects again by comparing them: it needs unique=True.")
+
+    @property
+    def draw(self) -> Draw:
+        """The rule by which objects are drawn."""
+        if self.target_ess is not None:
+            return TemperedDraw(self.target_ess)
+        if self.split is not None:
+            return self.split
+        if self.priority == "none" or self.rank_offset is None:
+            return UniformDraw()
+        return RankDraw(self.rank_offset)
+
+
+def empty(x_like: Sample, capacity: int, *, unique: bool = True) -> Replay:
+    """A buffer without contents, for objects with the shapes and dtypes of `x_like`.
+
+    **Arguments:** `unique`: whether `add` looks for objects that the buffer holds.
+    """
     return Replay(
         x=jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), x_like),
-        fingerprint=jnp.zeros((capacity, 2), jnp.uint32),
+        fingerprint=jnp.zeros((capacity, 2), jnp.uint32) if unique else None,
         log_reward=jnp.zeros(capacity),
         priority=jnp.full(capacity, -jnp.inf),
         rank=jnp.full(capacity, capacity, jnp.int32),
@@ -91,122 +285,171 @@ def add(
 
     Of equal objects the last is kept. One that the buffer holds gets its new priority and,
     with `renew_age`, becomes the newest. Where room is missing the oldest leave. With
-    `renew_age=False` nothing is added: only what the buffer holds is updated.
+    `renew_age=False` nothing is added: only what the buffer holds is updated. Where the buffer
+    was made with `unique=False`, all objects count as different.
+
+    **Arguments:** `priority`: not NaN; `keep`: False leaves an object out (None keeps all).
+
+    **Errors:** `ValueError` for a batch larger than the capacity, or for `renew_age=False` where
+    objects are not compared.
+    """
+    capacity, batch = replay.rank.shape[0], priority.shape[0]
+    if batch > capacity:
+        raise ValueError(f"A batch of {batch} objects does not fit a buffer of {capacity}.")
+    if replay.fingerprint is None and not renew_age:
+        raise ValueError("renew_age=False finds objects by comparing them: it needs unique=True.")
+    keep = jnp.ones(batch, bool) if keep is None else keep
+    codes, held_slot = None, jnp.full(batch, capacity, jnp.int32)
+    if replay.fingerprint is not None:
+        codes = jax.vmap(fingerprint)(x)
+        keep, held_slot = _match(codes, keep, replay.fingerprint, replay.size)
+    held = held_slot < capacity
+    if renew_age:
+        slot, age, size = _admit(replay, keep, held_slot)
+    else:
+        keep, slot, age, size = held, held_slot, replay.age, replay.size
+
+    old = (replay.x, replay.fingerprint, replay.log_reward, replay.priority)
+    new = (x, codes, log_reward, priority)
+    written = jax.tree.map(lambda leaf, part: leaf.at[slot].set(part, mode="drop"), old, new)
+    return Replay(*written, rank=_rank(replay, priority, keep, slot), age=age, size=size)
+
+
+def _match(
+    codes: UInt32[Array, "B 2"],
+    keep: Bool[Array, " B"],
+    held: UInt32[Array, "N 2"],
+    size: Int[Array, ""],
+) -> tuple[Bool[Array, " B"], Int[Array, " B"]]:
+    """Which of a batch to keep, of equal objects the last, and the slot that holds each (N: none).
+
+    The batch is sorted, and each slot looks itself up there: N·log B steps.
+    """
+    batch, capacity = codes.shape[0], held.shape[0]
+    order = jnp.arange(batch, dtype=jnp.int32)
+    # Equal objects come side by side, and of those to be kept the last comes first.
+    high, low, _, index = lax.sort(
+        (codes[:, 0], codes[:, 1], jnp.where(keep, -order, batch), order), num_keys=3
+    )
+    is_first = jnp.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1]))
+    kept = is_first & keep[index]
+
+    # A binary search by hand, since a key has two words; the table is filled up to 2^steps - 1.
+    steps = batch.bit_length()
+    largest = ~jnp.zeros(2**steps - 1 - batch, jnp.uint32)
+    table = jnp.append(high, largest), jnp.append(low, largest)
+
+    def halve(step: Int[Array, ""], place: UInt32[Array, " N"]) -> UInt32[Array, " N"]:
+        further = place + (2 ** (steps - 1) >> step).astype(jnp.uint32)
+        a, b = (word[further - 1] for word in table)
+        below = (a < held[:, 0]) | ((a == held[:, 0]) & (b < held[:, 1]))
+        return jnp.where(below, further, place)
+
+    place = lax.fori_loop(0, steps, halve, jnp.zeros(capacity, jnp.uint32))
+    place = jnp.minimum(place, batch - 1)
+    slot = jnp.arange(capacity, dtype=jnp.int32)
+    equal = (high[place] == held[:, 0]) & (low[place] == held[:, 1])
+    member = jnp.where(equal & kept[place] & (slot < size), index[place], batch)
+    held_slot = jnp.full(batch, capacity, jnp.int32).at[member].set(slot, mode="drop")
+    return jnp.zeros(batch, bool).at[index].set(kept), held_slot
+
+
+def _admit(
+    replay: Replay, keep: Bool[Array, " B"], held_slot: Int[Array, " B"]
+) -> tuple[Int[Array, " B"], Int[Array, " N"], Int[Array, ""]]:
+    """The slot of each object of a batch (N: none), all ages and the size with them in it.
+
+    Renewed objects leave their place, then the oldest make room for the new.
+    """
+    capacity, batch = replay.age.shape[0], keep.shape[0]
+    held = held_slot < capacity
+    fresh = keep & ~held
+    age = replay.age
+    if replay.fingerprint is not None:
+        taken = age.at[held_slot].get(mode="fill", fill_value=capacity)
+        age = age + _staircase(taken + 1, -jnp.ones_like(taken), capacity)(age)
+        age = jnp.where(jnp.arange(capacity) < replay.size, age, capacity)
+        age = age.at[held_slot].set(capacity, mode="drop")
+    by_age = (
+        jnp.zeros(batch, jnp.int32).at[age].set(jnp.arange(capacity, dtype=jnp.int32), mode="drop")
+    )
+    order = jnp.cumsum(fresh, dtype=jnp.int32) - 1
+    room = capacity - replay.size
+    new_slot = jnp.where(order < room, replay.size + order, by_age[jnp.maximum(order - room, 0)])
+    slot = jnp.where(held, held_slot, jnp.where(fresh, new_slot, capacity))
+    arrived = jnp.sum(fresh, dtype=jnp.int32)
+    size = jnp.minimum(replay.size + arrived, capacity)
+    place = jnp.cumsum(keep, dtype=jnp.int32)
+    age = jnp.where(age < capacity, age - jnp.maximum(arrived - room, 0), age)
+    return slot, age.at[slot].set(size - place[-1] + place - 1, mode="drop"), size
+
+
+def _rank(
+    replay: Replay, priority: Float[Array, " B"], keep: Bool[Array, " B"], slot: Int[Array, " B"]
+) -> Int[Array, " N"]:
+    """All ranks once the kept objects of a batch are in their slots: who leaves and who arrives
+    ahead is counted. Equal priorities keep their order, old before new.
     """
     capacity = replay.rank.shape[0]
-    if priority.shape[0] > capacity:
-        raise ValueError(
-            f"A batch of {priority.shape[0]} objects does not fit a buffer of {capacity}."
-        )
-    codes = jax.vmap(fingerprint)(x)
-    order = jnp.arange(priority.shape[0])
-    same = jnp.all(codes[:, None] == codes[None, :], axis=-1)
-    keep = jnp.ones_like(order, bool) if keep is None else keep
-    keep = keep & ~jnp.any(same & keep[None, :] & (order[None, :] > order[:, None]), axis=1)
+    falling = jnp.full(capacity, jnp.inf, replay.priority.dtype)
+    falling = falling.at[replay.rank].set(-replay.priority, mode="drop")
+    order = jnp.arange(priority.shape[0], dtype=jnp.int32)
+    _, wanted, index = lax.sort((~keep, -priority, order), num_keys=3)
+    ahead = jnp.searchsorted(falling, wanted, side="right").astype(jnp.int32)
+    ahead = jnp.where(keep[index], jnp.minimum(ahead, replay.size), capacity)
+    # What a slot held leaves, whether it is renewed or evicted; one not yet in use holds nothing.
+    leaving = replay.rank.at[slot].get(mode="fill", fill_value=capacity)
+    own = ahead - jnp.searchsorted(jnp.sort(leaving), ahead).astype(jnp.int32) + order
 
-    occupied = jnp.arange(capacity) < replay.size
-    match = (
-        (codes[:, None, 0] == replay.fingerprint[:, 0])
-        & (codes[:, None, 1] == replay.fingerprint[:, 1])
-        & occupied
-    )
-    held = jnp.any(match, axis=1) & keep
-    held_slot = jnp.where(held, jnp.argmax(match, axis=1), capacity)
-    if not renew_age:
-        keep = held
-    fresh = keep & ~held
+    places = jnp.concatenate([ahead, leaving + 1])
+    heights = jnp.concatenate([jnp.ones_like(ahead), -jnp.ones_like(leaving)])
+    rank = replay.rank + _staircase(places, heights, capacity)(replay.rank)
+    rank = jnp.where(jnp.arange(capacity) < replay.size, rank, capacity)
+    return rank.at[slot[index]].set(own, mode="drop")
 
-    # Age: renewed objects leave their place, then the oldest make room for the new.
-    taken_age = jnp.where(held, replay.age.at[held_slot].get(mode="fill", fill_value=0), capacity)
-    age = replay.age
-    if renew_age:
-        earlier = jnp.sum(taken_age[:, None] < age, axis=0)
-        age = jnp.where(occupied, age - earlier, capacity)
-        age = age.at[held_slot].set(capacity, mode="drop")
-    fresh_order = jnp.cumsum(fresh) - 1
-    room = capacity - replay.size
-    evict_age = jnp.where(fresh, fresh_order - room, -1)
-    evict_slot = jnp.argmax(age == evict_age[:, None], axis=1)
-    slot = jnp.where(fresh_order < room, replay.size + fresh_order, evict_slot)
-    slot = jnp.where(held, held_slot, jnp.where(fresh, slot, capacity))
-    evicted = fresh & (evict_age >= 0)
-    size = jnp.minimum(replay.size + jnp.sum(fresh), capacity)
-    if renew_age:
-        kept = jnp.sum(keep)
-        age = jnp.where(age < capacity, age - jnp.sum(evicted), age)
-        age = age.at[slot].set(size - kept + jnp.cumsum(keep) - 1, mode="drop")
 
-    # Rank: count who leaves and who arrives ahead. Equal priorities keep their order.
-    leaving = jnp.where(
-        held | evicted, replay.rank.at[slot].get(mode="fill", fill_value=0), capacity
-    )
-    stays = occupied.at[slot].set(False, mode="drop")
-    ahead = priority[:, None] > replay.priority
-    arrivals = jnp.sum(ahead & keep[:, None], axis=0)
-    rank = replay.rank - jnp.sum(leaving[:, None] < replay.rank, axis=0) + arrivals
-    before_me = (priority[None, :] > priority[:, None]) | (
-        (priority[None, :] == priority[:, None]) & (order[None, :] < order[:, None])
-    )
-    own_rank = jnp.sum(stays & ~ahead, axis=1) + jnp.sum(before_me & keep[None, :], axis=1)
-    rank = jnp.where(stays, rank, capacity).at[slot].set(own_rank, mode="drop")
+def _staircase(
+    place: Int[Array, " steps"], height: Int[Array, " steps"], size: int
+) -> Callable[[Int[Array, " N"]], Int[Array, " N"]]:
+    """The function r ↦ sum of the heights at places ≤ r, for 0 ≤ r < `size`.
 
-    def write(old, new):
-        return old.at[slot].set(new, mode="drop")
+    A bit marks each place with a step; those at or below r are counted, whole words by a table
+    that is short enough for the nearest cache.
+    """
+    # Unsigned numbers, since signed ones would be checked for being negative at each look-up.
+    place, height = lax.sort((place.astype(jnp.uint32), height), num_keys=1)
+    is_first = jnp.append(True, place[1:] != place[:-1])
+    total = jnp.zeros(place.shape[0] + 1, jnp.int32).at[jnp.cumsum(is_first)].add(height)
+    level = jnp.cumsum(total)
+    words = jnp.zeros(size // 32 + 1, jnp.uint32)
+    words = words.at[place >> 5].add(is_first.astype(jnp.uint32) << (place & 31), mode="drop")
+    ones = lax.population_count(words)
+    before = jnp.cumsum(ones, dtype=jnp.uint32) - ones
 
-    return Replay(
-        x=jax.tree.map(write, replay.x, x),
-        fingerprint=write(replay.fingerprint, codes),
-        log_reward=write(replay.log_reward, log_reward),
-        priority=write(replay.priority, priority),
-        rank=rank.astype(jnp.int32),
-        age=age.astype(jnp.int32),
-        size=size.astype(jnp.int32),
-    )
+    def at(r: Int[Array, " N"]) -> Int[Array, " N"]:
+        r = r.astype(jnp.uint32)
+        word = r >> 5
+        not_above = words[word] << (31 - (r & 31))  # bits above r fall out
+        return level[before[word] + lax.population_count(not_above)]
+
+    return at
 
 
 def sample(
     replay: Replay,
     key: PRNGKeyArray,
     batch_size: int,
-    *,
-    rank_offset: Float[Array, ""] | float | None,
+    draw: Draw,
 ) -> tuple[Sample, Float[Array, " B"], Bool[Array, " B"]]:
     r"""Draw objects with replacement.
 
-    The object of rank r is drawn with probability proportional to 1/(k·N + r), N the
-    present size and k = `rank_offset`; uniformly where that is None.
+    **Arguments:** `draw`: the rule.
 
     **Returns:** x, log R, and whether the draw is real (False while the buffer is empty).
     """
-    uniform = jax.random.uniform(key, (batch_size,))
-    if rank_offset is None:
-        slot = jnp.minimum((uniform * replay.size).astype(jnp.int32), replay.size - 1)
-    else:
-        rank = _rank_from_uniform(uniform, replay.size, rank_offset)
-        slot = jnp.argmax(replay.rank == rank[:, None], axis=1)
+    slot = draw.slots(replay, jax.random.uniform(key, (batch_size,)))
     real = jnp.broadcast_to(replay.size > 0, (batch_size,))
     return jax.tree.map(lambda leaf: leaf[slot], replay.x), replay.log_reward[slot], real
-
-
-def _rank_from_uniform(
-    uniform: Float[Array, " B"], size: Int[Array, ""], rank_offset: Float[Array, ""] | float
-) -> Int[Array, " B"]:
-    """Invert the cumulative distribution of ranks, which digamma gives in closed form:
-    sum of 1/(a + r) over r < n is psi(a + n) - psi(a).
-    """
-    a = rank_offset * jnp.maximum(size, 1)
-    low, high = digamma(a), digamma(a + size)
-    wanted = low + uniform * (high - low)
-
-    def halve(_, bounds):
-        low_rank, high_rank = bounds  # cumulative(low) <= wanted < cumulative(high)
-        middle = (low_rank + high_rank) // 2
-        below = digamma(a + middle) <= wanted
-        return jnp.where(below, middle, low_rank), jnp.where(below, high_rank, middle)
-
-    start = jnp.zeros(uniform.shape, jnp.int32)
-    rank, _ = jax.lax.fori_loop(0, 31, halve, (start, jnp.broadcast_to(size, uniform.shape)))
-    return jnp.clip(rank, 0, jnp.maximum(size - 1, 0))
 
 
 def fingerprint(x: Sample) -> UInt32[Array, " 2"]:
@@ -228,7 +471,7 @@ def _words(leaf: Array) -> UInt32[Array, " words"]:
         leaf = leaf.astype(jnp.float32)  # keeps all their bits
     if leaf.dtype.itemsize < 4:
         return leaf.astype(jnp.uint32)
-    return jnp.ravel(jax.lax.bitcast_convert_type(leaf, jnp.uint32))
+    return jnp.ravel(lax.bitcast_convert_type(leaf, jnp.uint32))
 
 
 def _avalanche(word: UInt32[Array, ""]) -> UInt32[Array, ""]:
@@ -238,4 +481,16 @@ def _avalanche(word: UInt32[Array, ""]) -> UInt32[Array, ""]:
     return word ^ (word >> 16)
 
 
-__all__ = ["Replay", "ReplayConfig", "add", "empty", "fingerprint", "sample"]
+__all__ = [
+    "Draw",
+    "RankDraw",
+    "Replay",
+    "ReplayConfig",
+    "SplitDraw",
+    "TemperedDraw",
+    "UniformDraw",
+    "add",
+    "empty",
+    "fingerprint",
+    "sample",
+]

@@ -22,12 +22,15 @@ import numpy as np
 
 from . import _train, checkpoint
 from ._config import ForeignName, foreign_names, from_json, to_json
+from ._diagnostics import diagnose
 from ._experiment import Experiment
 from ._files import read_object, write_whole
 from ._sampler import Sampler
+from ._snapshots import DrawnSnapshots, ExactSnapshots, exact_samples, is_vector, save_npz
 from ._train import StepInfo, TrainState
-from ._types import EnumerableEnvironment
+from ._types import EnumerableEnvironment, SamplableTarget, Target
 from ._version import __version__
+from .environments import Diffusion
 from .logging import MetricsLog, ProgressBar, read_metrics
 from .metrics import (
     draw_statistics,
@@ -41,6 +44,10 @@ from .samples import draw_batches
 
 _log = logging.getLogger("didact")
 FORMAT_VERSION = 1
+_FEW_DRAWS = 2048
+_LABELS = (
+    *("task", "preset", "dim", "side", "convention", "sigma", "num_steps", "steps", "batch_size"),
+)
 
 
 class RunError(ValueError):
@@ -110,14 +117,17 @@ class Run:
         """The rows of `metrics.jsonl`, header included."""
         return _read_record(self.path)
 
-    def evaluate(self, *, num_draws: int = 100_000) -> dict[str, Any]:
+    def evaluate(self, *, num_draws: int | None = None) -> dict[str, Any]:
         """The verdict on the newest checkpoint, as lists over seeds; written to
         `evaluation.json` too. Exact where the states can be enumerated, else by samples,
-        with the `reason`.
+        with the `reason` where they are too many.
+
+        **Arguments:** `num_draws` as in `didact.train`.
         """
-        verdict = _evaluate_run(self, self.state(), num_draws)
+        state = self.state()
+        verdict = _evaluate_run(self, state, num_draws)
         try:
-            _keep_verdict(self, verdict)
+            _keep_verdict(self, state, verdict)
         except OSError as error:
             _log.warning("The verdict cannot be kept in %s: %s", self.path, error)
         return verdict
@@ -162,7 +172,7 @@ def train(
     seeds: Sequence[int] = (0,),
     evaluations: int = 12,
     checkpoint_seconds: float = 60.0,
-    num_draws: int = 100_000,
+    num_draws: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     summary: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -172,7 +182,8 @@ def train(
 
     **Arguments:** `out`: the folder; `seeds`: replicas, trained side by side in one program;
     `evaluations`: so many times the Student is evaluated and a snapshot kept on the way;
-    `checkpoint_seconds` between checkpoints; `num_draws` of the final draw statistics;
+    `checkpoint_seconds` between checkpoints; `num_draws` of the final draw statistics (None: the
+    paper's 100,000, for real vectors 10,000);
     `should_stop` is asked after each chunk: True ends with everything written; `summary`:
     labels for the report; `progress`: show a bar on stderr.
 
@@ -184,7 +195,7 @@ def train(
     seeds = _check_seeds(seeds)
     if evaluations < 0:
         raise ValueError(f"evaluations must be >= 0, got {evaluations}.")
-    if num_draws < 2:
+    if num_draws is not None and num_draws < 2:
         raise ValueError(f"num_draws must be >= 2, got {num_draws}.")
     wanted = to_json(experiment)
     with _lock(path):
@@ -204,7 +215,7 @@ def train(
                 file.parent.mkdir(exist_ok=True)
                 checkpoint.save_sampler(file, state.student(i), seed=seed)
         if not stopped and not should_stop():
-            _keep_verdict(run, _evaluate_run(run, state, num_draws))
+            _keep_verdict(run, state, _evaluate_run(run, state, num_draws))
         run.report()
     return run
 
@@ -342,7 +353,7 @@ def _difference(
     # What the user said explains more than where in the experiment it ended up.
     labels = config.get("summary")
     if isinstance(labels, dict):
-        for name in ("task", "preset", "dim", "side", "convention", "steps", "batch_size"):
+        for name in _LABELS:
             if labels.get(name) != facts.get(name):
                 return differ(name, labels.get(name), facts.get(name))
     return differ(differing[0], have.get(differing[0]), want.get(differing[0]))
@@ -404,6 +415,11 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         for owner in (target, env):
             if hasattr(owner, name):
                 facts.setdefault(name, getattr(owner, name))
+    if is_vector(env):
+        facts["space"] = "vectors"
+        facts["num_steps"] = env.num_steps
+        if isinstance(env, Diffusion):
+            facts["sigma"] = env.process.sigma
     return facts
 
 
@@ -417,6 +433,7 @@ def _method(experiment: Experiment) -> str:
             "reward": "replay prioritised by reward",
             "teacher": "replay prioritised by the Teacher's reward",
             "loss": "replay prioritised by loss",
+            "weight": "importance-weighted replay",
         }[experiment.replay.priority]
         sentence += f" and {by}"
     return sentence + "; batches in turn from " + ", ".join(experiment.behaviour.pattern) + "."
@@ -440,11 +457,12 @@ def _loop(
     )
     with _run_errors():
         log = MetricsLog(path / "metrics.jsonl", step=step)
+    snapshots = _snapshots(run) if evaluations else None
     saved_at = time.monotonic()
     stopped = False
     with contextlib.closing(log), ProgressBar(total, step, enabled=progress) as bar:
         if step == 0 and evaluations:
-            _evaluate_on_the_way(run, state, log)
+            _evaluate_on_the_way(run, state, log, snapshots)
         while step < total and not stopped:
             # Chunks end at multiples of `capacity` and at evaluations, wherever they began:
             # a resumed run writes the rows it would have written.
@@ -462,7 +480,7 @@ def _loop(
             bar.update(row)
             step = end
             if step in marks:
-                _evaluate_on_the_way(run, state, log)
+                _evaluate_on_the_way(run, state, log, snapshots)
             stopped = should_stop()
             if stopped or step == total or time.monotonic() - saved_at > checkpoint_seconds:
                 checkpoint.save_state(path / "checkpoints", state)
@@ -498,71 +516,75 @@ def _train_row(
     }
 
 
-def _evaluate_on_the_way(run: Run, state: TrainState, log: MetricsLog) -> None:
+def _snapshots(run: Run) -> ExactSnapshots | DrawnSnapshots | None:
+    """What keeps pictures of the laws of a run; None where there is nothing to draw."""
+    env, target = run.experiment.environment, run.experiment.target
+    folder = run.path / "snapshots"
+    if isinstance(env, EnumerableEnvironment) and exact.refusal(env) is None:
+        return ExactSnapshots(folder, env, target)
+    if is_vector(env):
+        untrained = _train.init(run.experiment, run.seeds[:1]).student()
+        return DrawnSnapshots(folder, target, untrained, run.seeds[0])
+    return None
+
+
+def _evaluate_on_the_way(
+    run: Run,
+    state: TrainState,
+    log: MetricsLog,
+    snapshots: ExactSnapshots | DrawnSnapshots | None,
+) -> None:
     """Write an "evaluation" row, and for the first seed a snapshot of the laws."""
     experiment, step = run.experiment, int(state.step)
+    target = experiment.target
+    exactly = exact.refusal(experiment.environment) is None
     verdicts, laws = [], {}
     for i in range(state.num_seeds):
-        verdict, law = _verdict(experiment, state.student(i))
-        teacher = state.teacher(i)
-        if teacher is not None:
-            about, teacher_law = _verdict(experiment, teacher)
-            verdict["teacher_mode_mass"] = about["mode_mass"]
-            if i == 0 and teacher_law is not None:
-                laws["teacher"] = teacher_law
-        if i == 0 and law is not None:
-            laws["student"] = law
+        student, teacher = state.student(i), state.teacher(i)
+        if not exactly:
+            verdict = evaluate_by_samples(
+                student, target, experiment.objective, n=_FEW_DRAWS, distances=False
+            )
+            if teacher is not None:
+                verdict["teacher_mode_mass"] = _mode_mass(teacher, target)
+        else:
+            verdict, law = evaluate_exactly(student, target, experiment.objective)
+            if i == 0:
+                laws["student"] = law
+            if teacher is not None:
+                about, law = evaluate_exactly(teacher, target, experiment.objective)
+                verdict["teacher_mode_mass"] = about["mode_mass"]
+                if i == 0:
+                    laws["teacher"] = law
         verdicts.append(verdict)
     row = {
         "kind": "evaluation",
         "step": step,
         "reward_calls": experiment.reward_calls(step),
-        "exact": exact.refusal(experiment.environment) is None,
+        "exact": exactly,
     }
     log.write(row | _over_seeds(verdicts))
-    _snapshot(run, step, laws)
+    if isinstance(snapshots, ExactSnapshots):
+        snapshots.save(step, laws)
+    elif snapshots is not None:
+        snapshots.save(step, state.student(), state.teacher())
 
 
-def _verdict(experiment: Experiment, sampler: Sampler):
-    if exact.refusal(experiment.environment) is None:
-        return evaluate_exactly(sampler, experiment.target, experiment.objective)
-    return evaluate_by_samples(sampler, experiment.target, experiment.objective, n=2048), None
+def _mode_mass(sampler: Sampler, target: Target) -> float | None:
+    """Share of a sampler's draws that are in a mode, where the target has modes."""
+    if target.num_modes is None:
+        return None
+    x = empirical.objects(sampler, jax.random.key(0), _FEW_DRAWS)
+    return float(np.mean(np.asarray(empirical.mode_indices(target, x)) >= 0))
 
 
-def _snapshot(run: Run, step: int, laws: dict[str, np.ndarray]) -> None:
-    """Keep the laws as pictures: the grid itself in up to 2 dimensions, else its pairwise
-    marginals.
-    """
-    env = run.experiment.environment
-    if not laws or not isinstance(env, EnumerableEnvironment):
-        return
-    x = exact.terminal_samples(env)
-    if x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
-        return
-    folder = run.path / "snapshots"
-    folder.mkdir(exist_ok=True)
-    x = x - x.min()
-    side = int(x.max()) + 1
-    pairs = [(i, j) for i in range(x.shape[1]) for j in range(i + 1, x.shape[1])][:6]
-
-    def picture(law: np.ndarray) -> np.ndarray:
-        if x.shape[1] == 1:
-            return np.bincount(x[:, 0], law, side).astype(np.float32)
-        tables = [np.bincount(x[:, i] * side + x[:, j], law, side**2) for i, j in pairs]
-        tables = np.reshape(tables, (len(pairs), side, side)).astype(np.float32)
-        return tables[0] if x.shape[1] == 2 else tables
-
-    facts = {"format_version": np.asarray(1), "pairs": np.asarray(pairs, np.int32).reshape(-1, 2)}
-    if not (folder / "target.npz").exists():
-        truth = exact.truth(env, run.experiment.target)
-        extra = {"modes": picture(truth.mode >= 0) > 0} if x.shape[1] <= 2 else {}
-        _save_npz(folder / "target.npz", target=picture(np.exp(truth.log_p)), **extra, **facts)
-    pictures = {name: picture(law) for name, law in laws.items()}
-    _save_npz(folder / f"{step:09d}.npz", step=np.asarray(step), **pictures, **facts)
+def _default_draws(experiment: Experiment) -> int:
+    return 10_000 if is_vector(experiment.environment) else 100_000
 
 
-def _evaluate_run(run: Run, state: TrainState, num_draws: int) -> dict[str, Any]:
+def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[str, Any]:
     path, experiment, seeds = run.path, run.experiment, run.seeds
+    num_draws = _default_draws(experiment) if num_draws is None else num_draws
     step = int(state.step)
     seconds = sum(row["time"]["seconds"] for row in _read_record(path) if row["kind"] == "train")
     reason = exact.refusal(experiment.environment)
@@ -581,7 +603,8 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int) -> dict[str, Any]
     shared = {
         "format_version": FORMAT_VERSION,
         "exact": reason is None,
-        "reason": reason,
+        # Where states cannot be numbered at all, there is nothing to explain.
+        "reason": reason if isinstance(experiment.environment, EnumerableEnvironment) else None,
         "seeds": list(seeds),
         "step": step,
         "finished": step >= experiment.steps,
@@ -592,7 +615,7 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int) -> dict[str, Any]
     per_seed = _over_seeds(verdicts)
     for name in ("num_draws", "num_scored", "empirical_l1_floor", "log_z_true"):
         shared[name] = per_seed.pop(name, [None])[0]
-    result = shared | per_seed
+    result = shared | _perfect_modes(target, num_draws) | per_seed
     result |= {
         "modes_found": _counts(state.seeds.modes_found, len(seeds)),
         "modes_found_student": _counts(state.seeds.modes_found_student, len(seeds)),
@@ -610,11 +633,35 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int) -> dict[str, Any]
     return finite_or_none(result)
 
 
-def _keep_verdict(run: Run, verdict: Mapping[str, Any]) -> None:
-    """Write `evaluation.json`, unless training has gone on and written a later one."""
+def _perfect_modes(target: Target, n: int) -> dict[str, Any]:
+    """What n exact samples of a target say of its modes, where it has both."""
+    if target.num_modes is None or not isinstance(target, SamplableTarget):
+        return {}
+    x = exact_samples(target, jax.random.key(0), n)
+    mode = np.asarray(empirical.mode_indices(target, x))
+    return {
+        "modes_reached_perfect": len(np.unique(mode[mode >= 0])),
+        "mode_mass_target": float(np.mean(mode >= 0)),
+    }
+
+
+def _keep_verdict(run: Run, state: TrainState, verdict: Mapping[str, Any]) -> None:
+    """Write `evaluation.json` and, for draws that are real vectors, `diagnostics.npz`, unless
+    training has gone on and written later ones.
+    """
     with contextlib.suppress(RunError, TypeError):
         if run.verdict().get("step", 0) > verdict["step"]:
             return
+    snapshots = _snapshots(run)
+    if isinstance(snapshots, DrawnSnapshots):
+        found = diagnose(
+            state.student(),
+            run.experiment.target,
+            snapshots.view,
+            seed=run.seeds[0],
+            n=verdict["num_draws"],
+        )
+        save_npz(run.path / "diagnostics.npz", step=np.asarray(verdict["step"]), **found)
     _write_json(run.path / "evaluation.json", verdict)
 
 
@@ -661,11 +708,6 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(finite_or_none(dict(value)), indent=2, allow_nan=False)
     with write_whole(path) as file:
         file.write(f"{text}\n".encode())
-
-
-def _save_npz(path: Path, **arrays: np.ndarray) -> None:
-    with write_whole(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 __all__ = ["Run", "RunError", "describe", "train"]

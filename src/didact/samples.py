@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from ._sampler import Sampler
+from ._snapshots import is_vector
 from ._types import Target
 from .metrics import empirical
 
-_BATCH = 2048
+_BATCH, _VECTOR_BATCH = 2048, 512
 _SAMPLES = 0x73616D70
 COLUMNS = ("x", "log_reward", "log_pf", "log_pb", "seed")
 
@@ -60,9 +61,11 @@ def draw_batches(
     """`n` draws of the sampler that was trained with a seed, as NumPy arrays, batch by batch."""
     # Apart from the keys that training makes of the same seed.
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(key_seed), _SAMPLES), seed)
-    for start in range(0, n, _BATCH):
-        drawn = empirical.draw(sampler, target, jax.random.fold_in(key, start), _BATCH)
-        count = min(_BATCH, n - start)
+    # Real states never coincide, so all those of a batch are scored: fewer at a time.
+    size = _VECTOR_BATCH if is_vector(sampler.environment) else _BATCH
+    for start in range(0, n, size):
+        drawn = empirical.draw(sampler, target, jax.random.fold_in(key, start), size)
+        count = min(size, n - start)
         yield jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], drawn)
 
 

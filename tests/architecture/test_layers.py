@@ -13,11 +13,17 @@ import pytest
 
 # A name with a slash is a package, one without is a single file.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("cli", "bench", "presets/", "fit"),
-    ("testing", "run", "samples", "checkpoint", "_train", "_experiment", "logging", "report/"),
+    ("cli/", "bench", "presets/", "_fit/"),
+    (
+        *("testing", "run", "samples", "checkpoint", "_train", "_experiment", "logging", "report/"),
+        *("_diagnostics", "_snapshots", "_density"),
+    ),
     ("behaviours/", "metrics/"),
     ("_sampler", "environments/", "targets/", "networks/", "replay", "datasets/"),
-    ("objectives/", "teacher", "_kernels", "_types", "_config", "_checks", "_files"),
+    (
+        *("objectives/", "teacher", "_kernels", "_constraints", "_types", "_config", "_checks"),
+        *("_files",),
+    ),
 )
 
 SOURCE = Path(__file__).parents[2] / "src" / "didact"
@@ -111,8 +117,8 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
         "__init__.py": "from didact import cli, objectives\nfrom .cli import main\n",
         "__main__.py": "from didact.cli import main\n",
         "_version.py": "__version__ = '0'\n",
-        "cli.py": "import logging\nimport didact.fit as f\nfrom . import _version, fit\n",
-        "fit.py": "def fit():\n    from didact._train import train\n",
+        "cli/__init__.py": "import logging\nimport didact._fit as f\nfrom .. import _version, _fit\n",
+        "_fit/__init__.py": "def fit():\n    from didact._train import train\n",
         "_train.py": "from . import _experiment\nfrom .objectives import TB\n",
         "_experiment.py": "from ._types import Batch\n",
         "_types.py": "import jax\n",

@@ -151,7 +151,15 @@ def lowered(name: str, seeds: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "seeds"), [("all-kinds", 1), ("all-kinds", 3), ("teacher-per", 1)]
+    ("name", "seeds"),
+    [
+        ("all-kinds", 1),
+        ("all-kinds", 3),
+        ("eps", 1),
+        ("tb-per", 1),
+        ("teacher-per", 1),
+        ("teacher-prt", 1),
+    ],
 )
 def test_the_training_program_holds_no_host_callback(name, seeds):
     text = lowered(name, seeds)

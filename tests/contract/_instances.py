@@ -6,13 +6,32 @@ has no instance here: adding one line makes all the laws of its kind apply to it
 
 import jax.numpy as jnp
 
-from didact._kernels import Categorical
-from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
-from didact.environments import Hypergrid
-from didact.objectives import DB, TB, Huber, Linex, ShiftedCosh, Squared, SubTB, VarGrad
+from didact._kernels import Categorical, Gaussian
+from didact.behaviours import (
+    MALA,
+    Collect,
+    Cycle,
+    FromReplay,
+    FromSamples,
+    FromTeacher,
+    OnPolicy,
+)
+from didact.environments import Brownian, Diffusion, Hypergrid, VariancePreserving
+from didact.objectives import (
+    DB,
+    MLE,
+    TB,
+    Huber,
+    Linex,
+    ReverseKL,
+    ShiftedCosh,
+    Squared,
+    SubTB,
+    VarGrad,
+)
 from didact.teacher import DoubleLog, OneSided, Plain
 
-ENVIRONMENTS = {
+ENUMERABLE_ENVIRONMENTS = {
     f"hypergrid-{dim}x{side}": Hypergrid(dim, side)
     for dim, side in (
         *((1, 2), (1, 3), (1, 7)),
@@ -21,8 +40,21 @@ ENVIRONMENTS = {
     )
 }
 
+_UNEVEN = (0.0, 0.02, 0.1, 0.35, 0.6, 1.0)
+
+CONTINUOUS_ENVIRONMENTS = {
+    "brownian-1d-1": Diffusion(1, 1),
+    "brownian-3d-2": Diffusion(3, 2, Brownian(2.0), (0.0, 0.8, 1.0)),
+    "brownian-1d-5-learned-variance": Diffusion(1, 5, Brownian(1.5), _UNEVEN, 2.0),
+    "vp-1d-1": Diffusion(1, 1, VariancePreserving(0.5)),
+    "vp-3d-5-uneven": Diffusion(3, 5, VariancePreserving(), _UNEVEN),
+}
+
+ENVIRONMENTS = ENUMERABLE_ENVIRONMENTS | CONTINUOUS_ENVIRONMENTS
+
 SMALL_ENVIRONMENTS = {
-    name: ENVIRONMENTS[name] for name in ("hypergrid-1x7", "hypergrid-3x3", "hypergrid-4x3")
+    name: ENUMERABLE_ENVIRONMENTS[name]
+    for name in ("hypergrid-1x7", "hypergrid-3x3", "hypergrid-4x3")
 }
 """Those with few enough trajectories to list them all, and more than one length of them."""
 
@@ -38,18 +70,40 @@ _LOGITS = {
     "very-negative": ([-3e9, -3e9, 0.0, -3e9], [1, 1, 0, 1]),
 }
 
-KERNELS = {
+CATEGORICALS = {
     f"categorical-{name}": Categorical(jnp.asarray(logits), jnp.asarray(mask, bool))
     for name, (logits, mask) in _LOGITS.items()
 }
 
-OBJECTIVES = {
+_MEAN_AND_STD = {
+    "line": ([0.7], [0.4]),
+    "space": ([-2.0, 0.0, 30.0], [1.0, 0.01, 5.0]),
+    "point": ([1.5, -3.0], [0.0, 0.0]),
+    "point-and-spread": ([1.5, -3.0], [0.0, 2.0]),
+}
+
+GAUSSIANS = {
+    f"gaussian-{name}": Gaussian(jnp.asarray(mean), jnp.asarray(std))
+    for name, (mean, std) in _MEAN_AND_STD.items()
+}
+
+KERNELS = CATEGORICALS | GAUSSIANS
+
+BALANCES = {
     "tb": TB,
     "vargrad": VarGrad,
     "db": DB,
     "subtb-0.9": lambda regression: SubTB(0.9, regression),
 }
-"""Functions of a regression."""
+"""Functions of a regression, whose loss is 0 at the optimum."""
+
+LIKELIHOODS = {
+    "mle": lambda regression: MLE(),
+    "reverse-kl": lambda regression: ReverseKL(),
+}
+"""Those whose loss is a bound of log Z: they have no regression."""
+
+OBJECTIVES = BALANCES | LIKELIHOODS
 
 REGRESSIONS = {
     "squared": Squared(),
@@ -67,9 +121,21 @@ TEACHER_REWARDS = {
     "one-sided": OneSided(),
 }
 
-BEHAVIOURS = {
+DISCRETE_BEHAVIOURS = {
     "on-policy-explored": OnPolicy(epsilon=0.3, temperature=2.0),
+    "on-policy-annealed": OnPolicy(epsilon=0.5, anneal_steps=3),
     "from-teacher": FromTeacher(epsilon=0.1),
     "from-replay": FromReplay(),
+    "collect": Collect(FromTeacher()),
     "cycle": Cycle((OnPolicy(), FromReplay(), FromTeacher(), FromReplay())),
 }
+"""Those that serve any environment."""
+
+CONTINUOUS_BEHAVIOURS = {
+    "from-samples": FromSamples(),
+    "mala": MALA(OnPolicy(), num_steps=4, burn_in=2),
+    "mala-cycle": Cycle((OnPolicy(), FromReplay(), Collect(MALA(FromReplay(), 3, 1)))),
+}
+"""Those that ask of the target more than log R of an object of the grid."""
+
+BEHAVIOURS = DISCRETE_BEHAVIOURS | CONTINUOUS_BEHAVIOURS

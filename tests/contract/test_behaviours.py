@@ -9,33 +9,76 @@ import numpy as np
 import pytest
 
 from didact import replay
-from didact.behaviours import Agents, Cycle, FromReplay, FromTeacher, OnPolicy
-from didact.environments import Hypergrid
+from didact.behaviours import (
+    MALA,
+    Agents,
+    Collect,
+    Cycle,
+    FromReplay,
+    FromSamples,
+    FromTeacher,
+    OnPolicy,
+    Turn,
+)
+from didact.environments import Diffusion, Hypergrid
+from didact.targets import DeceptiveGrid, GaussianMixture
 
+from .._diffusion import diffusion_sampler
 from .._tabular import network_sampler
-from ._instances import BEHAVIOURS
+from ._instances import BEHAVIOURS, CONTINUOUS_BEHAVIOURS, DISCRETE_BEHAVIOURS
 
-ENV = Hypergrid(2, 7)
+ENV, TARGET = Hypergrid(2, 7), DeceptiveGrid(2, 7)
+PLANE, MIXTURE = Diffusion(2, 3), GaussianMixture(((1.0, 0.0), (-1.0, 2.0)), 0.7)
 SEEDS = 3
 BATCH = 16  # rollouts pack their lanes twice on the way
 
 every_behaviour = pytest.mark.parametrize("behaviour", BEHAVIOURS.values(), ids=BEHAVIOURS)
+every_discrete = pytest.mark.parametrize(
+    "behaviour", DISCRETE_BEHAVIOURS.values(), ids=DISCRETE_BEHAVIOURS
+)
+every_continuous = pytest.mark.parametrize(
+    "behaviour", CONTINUOUS_BEHAVIOURS.values(), ids=CONTINUOUS_BEHAVIOURS
+)
 
 
 @functools.cache
 def all_agents(sharpness: float = 8.0) -> Agents:
     """Agents of three seeds, leading axis [SEEDS]; their trajectories differ much in length."""
 
+    @eqx.filter_jit
     def make(key):
         student, teacher, content = jax.random.split(key, 3)
         x = jax.random.randint(content, (9, 2), 0, 6)
         reward = jax.random.normal(content, (9,))
         buffer = replay.add(replay.empty(jax.eval_shape(lambda: x[0]), 12), x, reward, reward)
         return Agents(
+            TARGET,
             network_sampler(ENV, student, sharpness=sharpness),
             network_sampler(ENV, teacher, sharpness=sharpness),
             buffer,
-            jnp.asarray(0.01),
+            replay.RankDraw(jnp.asarray(0.01)),
+        )
+
+    made = [make(jax.random.key(seed)) for seed in range(SEEDS)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+
+
+@functools.cache
+def all_agents_of_the_plane() -> Agents:
+    """The same over the plane, with float objects."""
+
+    @eqx.filter_jit
+    def make(key):
+        student, teacher, content = jax.random.split(key, 3)
+        x = jax.random.normal(content, (9, 2))
+        reward = jax.vmap(MIXTURE.log_reward)(x)
+        empty = replay.empty(jax.eval_shape(lambda: x[0]), 12)
+        return Agents(
+            MIXTURE,
+            diffusion_sampler(PLANE, student),
+            diffusion_sampler(PLANE, teacher),
+            replay.add(empty, x, reward, reward),
+            replay.RankDraw(jnp.asarray(0.01)),
         )
 
     made = [make(jax.random.key(seed)) for seed in range(SEEDS)]
@@ -44,6 +87,13 @@ def all_agents(sharpness: float = 8.0) -> Agents:
 
 def agents(seed: int) -> Agents:
     return jax.tree.map(lambda leaf: leaf[seed], all_agents())
+
+
+def agents_for(behaviour, seed: int) -> Agents:
+    """Those over the plane for the behaviours that need one."""
+    if behaviour not in CONTINUOUS_BEHAVIOURS.values():
+        return agents(seed)
+    return jax.tree.map(lambda leaf: leaf[seed], all_agents_of_the_plane())
 
 
 @eqx.filter_jit
@@ -64,7 +114,7 @@ def visible(proposal):
     return eqx.tree_at(lambda p: p.trajectory.actions, proposal, real)
 
 
-@every_behaviour
+@every_discrete
 def test_under_vmap_each_seed_gets_what_it_would_alone(behaviour, key):
     """Bit by bit: trajectories are integers, chosen by comparisons of the same numbers."""
     keys = jax.random.split(key, SEEDS)
@@ -74,6 +124,19 @@ def test_under_vmap_each_seed_gets_what_it_would_alone(behaviour, key):
             alone = propose(behaviour, agents(seed), keys[seed], jnp.asarray(step))
             mine = jax.tree.map(lambda leaf, seed=seed: leaf[seed], together)
             assert eqx.tree_equal(visible(mine), visible(alone)), f"seed {seed}, step {step}"
+
+
+@every_continuous
+def test_under_vmap_each_seed_gets_its_own_to_rounding_in_the_plane(behaviour, key):
+    """Products of batches add up in another order."""
+    keys = jax.random.split(key, SEEDS)
+    for step in range(len(behaviour.turns)):
+        together = propose_all(behaviour, all_agents_of_the_plane(), keys, jnp.asarray(step))
+        for seed in range(SEEDS):
+            alone = propose(behaviour, agents_for(behaviour, seed), keys[seed], jnp.asarray(step))
+            mine = jax.tree.map(lambda leaf, seed=seed: leaf[seed], together)
+            for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(alone), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("step", range(3))
@@ -86,27 +149,78 @@ def test_jit_changes_nothing(step, key):
 @every_behaviour
 def test_the_key_decides(behaviour, key):
     step = jnp.asarray(0)
-    first = propose(behaviour, agents(0), key, step)
-    assert eqx.tree_equal(first, propose(behaviour, agents(0), key, step))
-    other = propose(behaviour, agents(0), jax.random.key(1), step)
+    of_seed = agents_for(behaviour, 0)
+    first = propose(behaviour, of_seed, key, step)
+    assert eqx.tree_equal(first, propose(behaviour, of_seed, key, step))
+    other = propose(behaviour, of_seed, jax.random.key(1), step)
     assert not eqx.tree_equal(first.trajectory, other.trajectory)
 
 
 @every_behaviour
 def test_a_proposal_says_where_it_comes_from(behaviour, key):
-    for step, source in enumerate(behaviour.pattern):
-        proposal = propose(behaviour, agents(1), key, jnp.asarray(step))
-        assert proposal.by_student == (source == "student")
-        assert proposal.fresh == (source != "replay")
+    of_seed = agents_for(behaviour, 1)
+    env = of_seed.student.environment
+    for step, turn in enumerate(behaviour.turns):
+        proposal = propose(behaviour, of_seed, key, jnp.asarray(step))
+        assert turn.source == behaviour.pattern[step]
+        assert proposal.by_student == (turn.source == "student")
+        assert proposal.fresh == (turn.source != "replay") == (turn.reward_calls > 0)
+        assert proposal.collect == turn.collects
+        assert not (turn.on_policy and turn.source != "student")
         assert np.all(np.asarray(proposal.weight) == 1)
-        assert proposal.trajectory.mask.shape == (BATCH, ENV.num_steps)
-        if source == "replay":
-            buffer = agents(1).replay
+        assert proposal.trajectory.mask.shape == (BATCH, env.num_steps)
+        assert np.all(jax.vmap(env.is_terminal)(proposal.trajectory.terminal))
+        if turn.source == "replay":
+            buffer = of_seed.replay
             x, rewards = np.asarray(buffer.x), np.asarray(buffer.log_reward)
             held = {tuple(x[i]): rewards[i] for i in range(int(buffer.size))}
-            ends = np.asarray(jax.vmap(ENV.sample_of)(proposal.trajectory.terminal))
+            ends = np.asarray(jax.vmap(env.sample_of)(proposal.trajectory.terminal))
             for x, log_reward in zip(ends, np.asarray(proposal.log_reward), strict=True):
                 assert held[tuple(x)] == log_reward
+
+
+def test_what_each_turn_costs_and_promises():
+    """MALA: one evaluation to begin, one a step, one of what it found, and its inner's."""
+    own = OnPolicy()
+    assert own.turns == (Turn("student", 1, on_policy=True),)
+    assert OnPolicy(epsilon=0.1).turns == OnPolicy(temperature=2.0).turns == (Turn("student"),)
+    assert FromTeacher().turns == (Turn("teacher"),)
+    assert FromReplay().turns == (Turn("replay", 0),)
+    assert FromSamples().turns == (Turn("samples"),)
+    assert Collect(own).turns == (Turn("student", collects=True),)
+    assert MALA(own, 10, 5).turns == (Turn("search", 13),)
+    assert MALA(FromReplay(), 10, 5).turns == (Turn("search", 12),)
+    assert Collect(MALA(FromReplay())).turns == (Turn("search", 202, collects=True),)
+
+
+def test_exploration_is_annealed_to_none():
+    """ε(1 - t/n): all variance of the last explored step is the kernel's own."""
+    annealed = DISCRETE_BEHAVIOURS["on-policy-annealed"]
+    key, of_seed = jax.random.key(8), agents(0)
+    for step in range(6):
+        share = 0.5 * max(1 - step / 3, 0)
+        expected = propose(OnPolicy(epsilon=jnp.asarray(share)), of_seed, key, jnp.asarray(0))
+        found = propose(annealed, of_seed, key, jnp.asarray(step))
+        assert eqx.tree_equal(found.trajectory, expected.trajectory), step
+    first, last = (propose(annealed, of_seed, key, jnp.asarray(step)) for step in (0, 3))
+    assert not eqx.tree_equal(first.trajectory, last.trajectory)
+
+
+def test_what_is_collected_is_what_the_inner_behaviour_proposes(key):
+    step = jnp.asarray(0)
+    inner = propose(FromTeacher(), agents(0), key, step)
+    proposal = propose(DISCRETE_BEHAVIOURS["collect"], agents(0), key, step)
+    assert not inner.collect
+    marked = eqx.tree_at(lambda p: p.collect, inner, jnp.asarray(True))
+    assert eqx.tree_equal(proposal, marked)
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_samples_of_the_target_are_exact_and_not_of_the_student(step, key):
+    proposal = propose(FromSamples(), agents_for(FromSamples(), step), key, jnp.asarray(step))
+    draw_key, _ = jax.random.split(key)
+    x = jax.vmap(MIXTURE.sample)(jax.random.split(draw_key, BATCH))
+    np.testing.assert_allclose(proposal.trajectory.terminal.position, x, rtol=1e-6)
 
 
 def test_a_cycle_takes_turns_by_the_number_of_the_step(key):
@@ -127,7 +241,7 @@ def test_an_empty_buffer_gives_a_batch_of_weight_0(name, key):
     of_seed = agents(0)
     proposal = propose(
         BEHAVIOURS[name],
-        Agents(of_seed.student, of_seed.teacher, empty, of_seed.rank_offset),
+        Agents(TARGET, of_seed.student, of_seed.teacher, empty, of_seed.draw),
         key,
         jnp.asarray(1),
     )
@@ -148,15 +262,37 @@ def test_float64_is_used_throughout_where_it_is_switched_on(key):
 
 
 def test_a_behaviour_says_what_it_lacks(key):
-    nobody = Agents(agents(0).student, None, None)
+    nobody = Agents(TARGET, agents(0).student, None, None)
     with pytest.raises(ValueError, match="teacher_reward"):
         FromTeacher()(nobody, key, jnp.asarray(0), BATCH)
     with pytest.raises(ValueError, match="a replay"):
         FromReplay()(nobody, key, jnp.asarray(0), BATCH)
-    with pytest.raises(ValueError, match="at least one"):
-        Cycle(())
-    with pytest.raises(ValueError, match="nested"):
-        Cycle((OnPolicy(), Cycle((OnPolicy(), FromReplay()))))
+    with pytest.raises(ValueError, match="a replay"):
+        Collect(OnPolicy())(nobody, key, jnp.asarray(0), BATCH)
+    with pytest.raises(ValueError, match="exact samples, which DeceptiveGrid has not"):
+        FromSamples()(nobody, key, jnp.asarray(0), BATCH)
+
+
+@pytest.mark.parametrize(
+    ("build", "remedy"),
+    [
+        (lambda: Cycle(()), "at least one"),
+        (lambda: Cycle((OnPolicy(), Cycle((OnPolicy(), FromReplay())))), "nested"),
+        (lambda: Collect(Cycle((OnPolicy(), FromTeacher()))), "inside a Cycle"),
+        (lambda: Collect(Collect(OnPolicy())), "single"),
+        (lambda: Collect(FromReplay()), r"FromReplay\(\)"),
+        (lambda: MALA(Cycle((OnPolicy(), FromReplay()))), "inside Collect or a Cycle"),
+        (lambda: MALA(Collect(OnPolicy())), "inside Collect"),
+        (lambda: MALA(OnPolicy(), 0, 0), "num_steps must be >= 1"),
+        (lambda: MALA(OnPolicy(), 5, 5), "burn_in must be below num_steps"),
+        (lambda: MALA(OnPolicy(), 5, -1), "burn_in must be >= 0"),
+        (lambda: MALA(OnPolicy(), step_size=0.0), "step_size must be > 0"),
+        (lambda: MALA(OnPolicy(), acceptance=1.0), r"\(0, 1\)"),
+    ],
+)
+def test_impossible_combinations_are_refused(build, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        build()
 
 
 @pytest.mark.parametrize("kind", [OnPolicy, FromTeacher])
@@ -167,6 +303,8 @@ def test_a_behaviour_says_what_it_lacks(key):
         ({"epsilon": 1.1}, r"\[0, 1\]"),
         ({"epsilon": float("nan")}, r"\[0, 1\]"),
         ({"temperature": 0.0}, "> 0"),
+        ({"epsilon": 0.1, "anneal_steps": 0}, ">= 1"),
+        ({"anneal_steps": 5}, "give an epsilon"),
     ],
 )
 def test_impossible_exploration_is_refused(kind, settings, remedy):

@@ -15,7 +15,7 @@ from didact._types import EnumerableEnvironment
 from didact.environments import Hypergrid, published_backward_kernel
 
 from .._tabular import IMPOSSIBLE, network_sampler
-from ._instances import ENVIRONMENTS
+from ._instances import ENUMERABLE_ENVIRONMENTS as ENVIRONMENTS
 
 every_environment = pytest.mark.parametrize("env", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 

@@ -5,15 +5,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from didact._kernels import Categorical
+from didact._kernels import Categorical, Gaussian
 from didact._types import Kernel
 
-from .._statistics import fits, rejects
-from ._instances import KERNELS
+from .._statistics import ERROR_RATE, fits, rejects
+from ._instances import CATEGORICALS as KERNELS
+from ._instances import GAUSSIANS
 
 DRAWS = 40_000
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+every_gaussian = pytest.mark.parametrize("kernel", GAUSSIANS.values(), ids=GAUSSIANS)
 
 
 def probabilities(kernel: Kernel) -> np.ndarray:
@@ -125,3 +128,105 @@ def test_noise_has_the_shape_asked_for(key):
     assert kernel.noise(key).shape == ()
     assert kernel.noise(key, (3, 2)).shape == (3, 2)
     assert kernel.noise(key, (5,)).dtype == kernel.logits.dtype
+
+
+# ---- Gaussian kernels ------------------------------------------------------------------------
+
+
+@eqx.filter_jit
+def gaussian_log_prob(kernel: Gaussian, actions: jax.Array) -> jax.Array:
+    return jax.vmap(kernel.log_prob)(actions)
+
+
+@every_gaussian
+def test_densities_integrate_to_1(kernel):
+    """Coordinate by coordinate, the others at their means: a density times the peaks of the
+    others, which are known.
+    """
+    mean, std = np.asarray(kernel.mean), np.asarray(kernel.std)
+    spread = std > 0
+    peaks = 1 / (np.sqrt(2 * np.pi) * std[spread])
+    for i in np.flatnonzero(spread):
+        z = np.linspace(-8, 8, 161)
+        actions = np.tile(mean, (len(z), 1))
+        actions[:, i] += std[i] * z
+        density = np.exp(gaussian_log_prob(kernel, jnp.asarray(actions, jnp.float32)))
+        others = np.prod(peaks) / (1 / (np.sqrt(2 * np.pi) * std[i]))
+        np.testing.assert_allclose(np.sum(density) * 0.1 * std[i] / others, 1, rtol=1e-4)
+    at_mean = np.exp(gaussian_log_prob(kernel, kernel.mean[None]))
+    np.testing.assert_allclose(at_mean, np.prod(peaks), rtol=1e-5)
+
+
+@every_gaussian
+def test_noise_and_edge_determine_each_other(kernel, key):
+    noise = kernel.noise(key, (64,))
+    edge = jax.vmap(kernel.from_noise)(noise)
+    again = jax.vmap(kernel.to_noise)(edge)
+    spread = np.asarray(kernel.std) > 0
+    # A digit of the edge is worth eps·|edge|/σ of noise.
+    lost = np.abs(np.asarray(edge)) / np.where(spread, kernel.std, 1) * 3e-7
+    assert np.all(np.abs(again - noise)[:, spread] <= 2e-6 + lost[:, spread])
+    assert np.all(np.asarray(again)[:, ~spread] == 0)
+    np.testing.assert_array_equal(edge[:, ~spread], np.tile(kernel.mean, (64, 1))[:, ~spread])
+
+
+@every_gaussian
+def test_edges_are_normal_with_the_stated_moments(kernel, key):
+    """Kolmogorov–Smirnov on each coordinate, `_statistics.ERROR_RATE` shared among them. A standard
+    deviation that is wrong by a tenth is rejected.
+    """
+    drawn = np.asarray(jax.vmap(kernel.from_noise)(kernel.noise(key, (DRAWS,))), np.float64)
+    mean, std = np.asarray(kernel.mean, np.float64), np.asarray(kernel.std, np.float64)
+    for i in np.flatnonzero(std > 0):
+        z = (drawn[:, i] - mean[i]) / std[i]
+        assert stats.kstest(z, "norm").pvalue > ERROR_RATE / len(std)
+        assert stats.kstest(z / 1.1, "norm").pvalue < ERROR_RATE**2
+    correlation = np.corrcoef(drawn[:, std > 0], rowvar=False).reshape(-1)
+    np.testing.assert_allclose(correlation[np.abs(correlation) < 0.99], 0, atol=0.02)
+
+
+@every_gaussian
+def test_gradients_are_finite_and_a_point_mass_has_none(kernel):
+    edge = kernel.mean + 0.3 * kernel.std
+
+    def of_log_prob(mean, std, edge):
+        return Gaussian(mean, std).log_prob(edge)
+
+    def of_noise(mean, std, edge):
+        return jnp.sum(Gaussian(mean, std).to_noise(edge))
+
+    point = np.asarray(kernel.std) == 0
+    for function in (of_log_prob, of_noise):
+        assert np.isfinite(function(kernel.mean, kernel.std, edge))
+        for leaf in jax.grad(function, argnums=(0, 1, 2))(kernel.mean, kernel.std, edge):
+            assert np.all(np.isfinite(leaf))
+            assert np.all(np.asarray(leaf)[point] == 0)
+    # From the noise, edges follow the parameters.
+    by_mean, by_std = jax.jacobian(
+        lambda mean, std: Gaussian(mean, std).from_noise(jnp.full_like(mean, 0.3)), (0, 1)
+    )(kernel.mean, kernel.std)
+    np.testing.assert_allclose(by_mean, np.eye(len(point)))
+    np.testing.assert_allclose(by_std, 0.3 * np.eye(len(point)), rtol=1e-6)
+
+
+@every_gaussian
+def test_exploration_and_temperature_scale_the_variance(kernel):
+    variance = np.square(kernel.std)
+    for changed, factor in (
+        (kernel.explore(0.0), 1.0),
+        (kernel.explore(0.5), 2.0),
+        (kernel.explore(0.9), 10.0),
+        (kernel.explore(1.0), 100.0),
+        (kernel.temper(1.0), 1.0),
+        (kernel.temper(0.25), 0.25),
+        (kernel.temper(4.0), 4.0),
+    ):
+        np.testing.assert_allclose(np.square(changed.std), factor * variance, rtol=1e-4)
+        np.testing.assert_array_equal(changed.mean, kernel.mean)
+
+
+def test_gaussian_noise_has_the_shape_asked_for(key):
+    kernel = GAUSSIANS["gaussian-space"]
+    assert kernel.noise(key).shape == (3,)
+    assert kernel.noise(key, (4, 2)).shape == (4, 2, 3)
+    assert kernel.noise(key, (5,)).dtype == kernel.mean.dtype

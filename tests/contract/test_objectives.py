@@ -15,7 +15,7 @@ import pytest
 from didact._sampler import score
 from didact._types import Scored
 from didact.environments import Hypergrid
-from didact.objectives import DB, TB, Huber, Linex, Squared, SubTB, VarGrad
+from didact.objectives import DB, MLE, TB, Huber, Linex, ReverseKL, Squared, SubTB, VarGrad
 
 from .._tabular import (
     edge_scores,
@@ -25,12 +25,14 @@ from .._tabular import (
     score_all,
     table_sampler,
 )
-from ._instances import OBJECTIVES, REGRESSIONS, SMALL_ENVIRONMENTS
+from ._instances import BALANCES, LIKELIHOODS, OBJECTIVES, REGRESSIONS, SMALL_ENVIRONMENTS
 
 every_environment = pytest.mark.parametrize(
     "env", SMALL_ENVIRONMENTS.values(), ids=SMALL_ENVIRONMENTS
 )
 every_objective = pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES)
+every_balance = pytest.mark.parametrize("make", BALANCES.values(), ids=BALANCES)
+every_likelihood = pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS)
 every_regression = pytest.mark.parametrize("regression", REGRESSIONS.values(), ids=REGRESSIONS)
 # Enough to tell apart what an objective does with its regression.
 some_regressions = pytest.mark.parametrize(
@@ -63,10 +65,19 @@ def network_scores(pad_front: bool = False) -> Scored:
     return score_all(sampler, graph(ENV), log_rewards(ENV), pad_front=pad_front)
 
 
+@eqx.filter_jit
+def evaluate(objective, scored: Scored):
+    """The objective in one program: operation by operation each would be compiled by itself."""
+    return objective(scored)
+
+
 def mean_loss(objective, scored: Scored):
     """The loss of a batch, as training takes it."""
     output = objective(scored)
     return jnp.sum(scored.weight * output.loss) / jnp.sum(scored.weight)
+
+
+compiled_loss = eqx.filter_jit(mean_loss)
 
 
 def learned_part(scored: Scored):
@@ -77,6 +88,7 @@ def with_learned_part(scored: Scored, part) -> Scored:
     return eqx.tree_at(learned_part, scored, part)
 
 
+@eqx.filter_jit
 def gradient(objective, scored: Scored):
     """Gradient of the mean loss by log P_F, log P_B, log F and log Z."""
     loss = lambda part: mean_loss(objective, with_learned_part(scored, part))  # noqa: E731
@@ -91,17 +103,21 @@ def gradient(objective, scored: Scored):
 def test_exact_flows_leave_no_residual_on_any_trajectory(env, learned, pad_front, make):
     """Whichever trajectories are asked about: all of them are."""
     scored = optimum_scores(env, learned, pad_front)
-    output = make(Squared())(scored)
+    output = evaluate(make(Squared()), scored)
     assert len(output.residual) == sum(1 for _ in graph(env).paths())
     np.testing.assert_allclose(output.residual, 0, atol=1e-5)
-    np.testing.assert_allclose(output.loss, 0, atol=1e-9)
+    np.testing.assert_allclose(output.log_weight, scored.log_z, atol=1e-5)
+    if make in LIKELIHOODS.values():  # bounds of log Z, from above or from below
+        np.testing.assert_allclose(np.abs(output.loss), np.abs(scored.log_z), atol=1e-5)
+    else:
+        np.testing.assert_allclose(output.loss, 0, atol=1e-9)
     if output.step_residual is not None:
         np.testing.assert_allclose(output.step_residual, 0, atol=1e-5)
 
 
-@every_objective
+@every_balance
 def test_away_from_the_optimum_there_is_a_residual(make):
-    output = make(Squared())(network_scores())
+    output = evaluate(make(Squared()), network_scores())
     assert np.sqrt(np.mean(np.square(output.residual))) > 0.1
     assert np.mean(output.loss) > 0.01
 
@@ -109,7 +125,9 @@ def test_away_from_the_optimum_there_is_a_residual(make):
 @every_objective
 @some_regressions
 def test_padding_at_either_end_changes_neither_loss_nor_residual(make, regression):
-    at_end, at_front = (make(regression)(network_scores(front)) for front in (False, True))
+    at_end, at_front = (
+        evaluate(make(regression), network_scores(front)) for front in (False, True)
+    )
     np.testing.assert_allclose(at_front.loss, at_end.loss, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(at_front.residual, at_end.residual, rtol=1e-5, atol=1e-5)
     if at_end.step_residual is not None:
@@ -178,8 +196,8 @@ def test_the_residual_is_positive_where_the_sampler_draws_too_rarely(make, learn
     beside = np.array([any(s == state for s, _ in path) for path in paths]) & ~through
     assert through.any()
     assert beside.any()
-    residual = np.asarray(make(Squared())(score_all(worse, law, reward)).residual)
-    if make is VarGrad:  # relative to the batch's mean
+    residual = np.asarray(evaluate(make(Squared()), score_all(worse, law, reward)).residual)
+    if make is VarGrad or make in LIKELIHOODS.values():  # relative to the batch's mean
         assert residual[through].min() > residual[~through].max()
         assert residual[beside].max() < residual[~beside].min()
         assert residual[through].min() > 0
@@ -195,7 +213,7 @@ def test_the_residual_of_tb_is_the_sum_of_those_of_db(learned):
     start = sampler.log_flow(ENV.initial_state())
     sampler = eqx.tree_at(lambda s: s.log_z, sampler, start)
     scored = score_all(sampler, graph(ENV), log_rewards(ENV))
-    tb, db, subtb = (objective(scored) for objective in (TB(), DB(), SubTB()))
+    tb, db, subtb = (evaluate(objective, scored) for objective in (TB(), DB(), SubTB()))
     np.testing.assert_allclose(db.step_residual.sum(axis=1), tb.residual, atol=1e-5)
     np.testing.assert_allclose(db.residual, tb.residual, atol=1e-5)
     np.testing.assert_allclose(subtb.residual, tb.residual, atol=1e-5)
@@ -212,7 +230,7 @@ def test_losses_and_gradients_are_finite(make, regression, size):
         flow = scored.log_flow
         flow = jnp.where(flow == scored.log_reward[:, None], log_reward[:, None], flow)
         far = eqx.tree_at(lambda s: (s.log_reward, s.log_flow), scored, (log_reward, flow))
-        output = make(regression)(far)
+        output = evaluate(make(regression), far)
         assert np.all(np.isfinite(output.loss))
         assert np.all(np.isfinite(output.residual))
         assert np.abs(output.residual).max() >= size / 2
@@ -231,7 +249,7 @@ def test_no_gradient_reaches_the_residual_and_none_reaches_padding(make, regress
         steps = 0 if output.step_residual is None else jnp.sum(output.step_residual**2)
         return jnp.sum(output.residual**2) + steps
 
-    for leaf in jax.tree.leaves(jax.grad(residuals)(learned_part(scored))):
+    for leaf in jax.tree.leaves(eqx.filter_jit(jax.grad(residuals))(learned_part(scored))):
         assert np.all(np.asarray(leaf) == 0)
     by_pf, by_pb, *_ = gradient(objective, scored)
     assert np.all(np.asarray(by_pf)[~scored.mask] == 0)
@@ -258,10 +276,10 @@ def test_weight_0_leaves_a_trajectory_out_exactly(make, regression):
         ),
     )
     objective = make(regression)
-    first, second = objective(one), objective(other)
+    first, second = evaluate(objective, one), evaluate(objective, other)
     np.testing.assert_array_equal(first.loss[~out], second.loss[~out])
     np.testing.assert_array_equal(first.residual[~out], second.residual[~out])
-    assert mean_loss(objective, one) == mean_loss(objective, other)
+    assert compiled_loss(objective, one) == compiled_loss(objective, other)
     for a, b in zip(gradient(objective, one), gradient(objective, other), strict=True):
         np.testing.assert_array_equal(a, b)
     by_pf, by_pb, by_flow, _ = gradient(objective, other)
@@ -271,7 +289,9 @@ def test_weight_0_leaves_a_trajectory_out_exactly(make, regression):
     alone = jax.tree.map(
         lambda leaf: leaf[~out] if leaf.ndim else leaf, eqx.tree_at(lambda s: s.weight, one, weight)
     )
-    np.testing.assert_allclose(mean_loss(objective, one), mean_loss(objective, alone), rtol=1e-5)
+    np.testing.assert_allclose(
+        compiled_loss(objective, one), compiled_loss(objective, alone), rtol=1e-5
+    )
 
 
 # ---- what each objective is ------------------------------------------------------------------
@@ -313,6 +333,36 @@ def test_vargrad_by_hand():
     np.testing.assert_allclose(output.loss, [2.625**2, 2.625**2])
 
 
+@pytest.mark.parametrize(("objective", "sign"), [(MLE(), 1), (ReverseKL(), -1)])
+def test_likelihoods_by_hand(objective, sign):
+    output = objective(HAND)
+    np.testing.assert_allclose(output.loss, [sign * 7.25, sign * 2.0])
+    np.testing.assert_allclose(output.residual, [2.625, -2.625])
+    assert output.step_residual is None
+
+
+@every_objective
+def test_every_objective_gives_the_weight_that_estimates_z(make):
+    np.testing.assert_allclose(make(Squared())(HAND).log_weight, [7.25, 2.0])
+    scored = network_scores()
+
+    def weights(part):
+        return jnp.sum(make(Squared())(with_learned_part(scored, part)).log_weight)
+
+    for leaf in jax.tree.leaves(jax.grad(weights)(learned_part(scored))):
+        assert np.all(np.asarray(leaf) == 0)
+
+
+@every_likelihood
+def test_likelihoods_pull_and_push_by_the_trajectory_alone(make):
+    """No residual enters their gradient: ∓ the weight's share for log P_F and log P_B."""
+    sign = 1 if make is LIKELIHOODS["mle"] else -1
+    by_pf, by_pb, _, by_log_z = gradient(make(Squared()), HAND)
+    np.testing.assert_allclose(by_pf, -sign * 0.5 * HAND.mask)
+    np.testing.assert_allclose(by_pb, sign * 0.5 * HAND.mask)
+    assert by_log_z == 0
+
+
 def test_db_by_hand():
     output = DB()(HAND)
     np.testing.assert_allclose(output.step_residual, [[0.5, 1.75, 2], [-3, 2, 0]])
@@ -323,7 +373,7 @@ def test_db_by_hand():
 
 @pytest.mark.parametrize("lamda", [0.5, 1.0, 2.0])
 def test_subtb_by_hand(lamda):
-    output = SubTB(lamda)(HAND)
+    output = evaluate(SubTB(lamda), HAND)
     first = lamda * (0.5**2 + 1.75**2 + 2**2) + lamda**2 * (2.25**2 + 3.75**2) + lamda**3 * 4.25**2
     second = lamda * (9 + 4) + lamda**2 * 1
     norms = [3 * lamda + 2 * lamda**2 + lamda**3, 2 * lamda + lamda**2]
@@ -334,10 +384,11 @@ def test_subtb_by_hand(lamda):
 def test_subtb_tends_to_tb_and_to_detailed_balance():
     scored = network_scores()
     scored = eqx.tree_at(lambda s: s.log_z, scored, scored.log_flow[0, 0])
-    np.testing.assert_allclose(SubTB(1e6)(scored).loss, TB()(scored).loss, rtol=1e-3, atol=1e-4)
-    steps = DB()(scored).step_residual
+    tb = evaluate(TB(), scored).loss
+    np.testing.assert_allclose(evaluate(SubTB(1e6), scored).loss, tb, rtol=1e-3, atol=1e-4)
+    steps = evaluate(DB(), scored).step_residual
     per_step = jnp.sum(steps**2, axis=1) / jnp.sum(scored.mask, axis=1)
-    np.testing.assert_allclose(SubTB(1e-6)(scored).loss, per_step, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(evaluate(SubTB(1e-6), scored).loss, per_step, rtol=1e-3, atol=1e-4)
 
 
 @every_regression

@@ -16,7 +16,7 @@ every_reward = pytest.mark.parametrize("reward", TEACHER_REWARDS.values(), ids=T
 
 def output_of(residual) -> ObjectiveOutput:
     residual = jnp.asarray(residual, jnp.float32)
-    return ObjectiveOutput(residual**2, residual, None)
+    return ObjectiveOutput(residual**2, residual, None, residual)
 
 
 def log_reward_of(reward, residual, log_reward=None):

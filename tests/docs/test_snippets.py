@@ -1,4 +1,4 @@
-"""The examples of the documentation run as they are printed.
+"""The examples of the documentation run as they are printed, and in `make test` with fewer steps.
 
 The blocks of a page are run in order, Python in one namespace and commands in process, in an empty
 folder. A block that installs something is left out by a comment in the line before it:
@@ -22,6 +22,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 PYTHON, COMMANDS = {"python"}, {"bash", "console"}
 SHOWN = {"text", "json"}  # not run
+FEWER = {
+    r"\bsteps=[\d_]{3,}\b": "steps=40",
+    r"--steps [\d_]{3,}\b": "--steps 40",
+    r"\bnum_draws=[\d_]{3,}\b": "num_draws=200",
+    r"^((?:\$ )?didact (?:train|evaluate) (?!.*--draws).*[^\\])$": r"\1 --draws 200",
+    r"(didact sample .*-n )\d+\b": r"\g<1>200",
+}
+"""What takes long in the examples. Only how well a run ends depends on it."""
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<info>.*)$")
 SKIP = re.compile(r"^<!-- skip: \S.* -->$")
 
@@ -59,6 +67,14 @@ def blocks_of(page: str) -> list[Block]:
         found.append(Block(opening["info"].strip(), text, start + 1, skipped))
         number += 1
     return found
+
+
+def shortened(block: Block) -> Block:
+    """The block with fewer steps and draws."""
+    text = block.text
+    for pattern, fewer in FEWER.items():
+        text = re.sub(pattern, fewer, text, flags=re.MULTILINE)
+    return dataclasses.replace(block, text=text)
 
 
 def commands_of(block: Block) -> list[list[str]]:
@@ -117,10 +133,15 @@ def _jax_settings() -> Iterator[None]:
         jax.config.update(name, value)
 
 
+@pytest.mark.parametrize("length", ["short", pytest.param("as-printed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 @pytest.mark.usefixtures("_jax_settings")
 def test_the_examples_of_a_page_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    length: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     blocks = blocks_of(page.read_text("utf-8"))
     faults = [
@@ -131,6 +152,9 @@ def test_the_examples_of_a_page_run(
     assert not faults, "\n" + "\n".join(faults)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    if length == "short":
+        request.getfixturevalue("undrawn")
+        blocks = [shortened(block) for block in blocks]
     for block in blocks:
         run_block(block, namespace, page_name(page))
 
@@ -168,6 +192,15 @@ def test_blocks_are_found_with_their_lines() -> None:
     assert not [fault for block in (console, python, bash) for fault in faults_of(block)]
     with pytest.raises(ValueError, match="does not end"):
         blocks_of("```python\nx = 1\n")
+
+
+def test_a_short_block_has_fewer_steps_and_draws() -> None:
+    printed = "$ didact train grid --steps 1000 --out a\n$ didact sample a -n 10000"
+    short = "$ didact train grid --steps 40 --out a --draws 200\n$ didact sample a -n 200"
+    assert shortened(Block("console", printed, 1)).text == short
+    printed = "grid(steps=1_000, num_steps=100).train(num_draws=10_000)"
+    short = "grid(steps=40, num_steps=100).train(num_draws=200)"
+    assert shortened(Block("python", printed, 1)).text == short
 
 
 @pytest.mark.parametrize(

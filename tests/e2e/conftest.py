@@ -5,15 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from .._runs import shared_run, without_report
+from .._runs import shared_diffusion_run, shared_run, without_report
 
-__all__ = ["copy", "trained", "without_report"]
+__all__ = ["copy", "diffusion", "trained", "without_report"]
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, for reading only."""
     return shared_run(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a diffusion sampler, for reading only."""
+    return shared_diffusion_run(tmp_path_factory)
 
 
 @pytest.fixture

@@ -292,6 +292,7 @@ def test_whole_checkpoint_of_something_else_is_refused(content: object, copy: Pa
     assert contents(copy) == before
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("line", ["{nonsense", "[]", "{}", '{"kind": "train", "step": "three"}'])
 def test_damaged_line_of_the_record(line: str, copy: Path) -> None:
     file = copy / "metrics.jsonl"

@@ -329,7 +329,7 @@ def grid_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures of few pixels, for tests that look only at the text around them."""
+    """Figures of few pixels, for tests to which it matters that they can be drawn."""
     monkeypatch.setattr(_figures, "DPI", 40)
 
 

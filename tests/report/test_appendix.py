@@ -12,7 +12,7 @@ from didact.report import write
 
 from .conftest import change_json, write_json
 
-pytestmark = pytest.mark.usefixtures("coarse")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def commands(run: Path) -> dict[str, str]:

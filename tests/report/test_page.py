@@ -116,7 +116,7 @@ def test_verdict_is_honest(
     assert words in " ".join(verdict.remarks)
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 def test_reason_for_no_exact_verdict_is_shown(run_copy: Path) -> None:
     nothing = {"tv": None, "kl": None, "jsd": None, "modes_held": None}
     reason = "12 GB needed, 4 GB allowed"
@@ -164,7 +164,7 @@ def test_other_runs(tmp_path: Path, make_run: MakeRun, settings: dict[str, objec
     assert ("This run had none" in page) is not settings.get("with_teacher", True)
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("missing", "word"),
     [
@@ -191,7 +191,7 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 def test_masthead_is_of_the_training_not_of_an_older_evaluation(run_copy: Path) -> None:
     path = run_copy / "metrics.jsonl"
     rows = [line for line in path.read_text().splitlines() if '"step": 12000' not in line]
@@ -205,7 +205,7 @@ def test_masthead_is_of_the_training_not_of_an_older_evaluation(run_copy: Path) 
     assert "Held by the trained Student" in text
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("exact", [True, False])
 def test_exactness_is_promised_only_where_it_is_kept(run_copy: Path, exact: bool) -> None:
     change_json(run_copy / "evaluation.json", exact=exact)
@@ -214,7 +214,7 @@ def test_exactness_is_promised_only_where_it_is_kept(run_copy: Path, exact: bool
     assert "Z is known" in page
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("task", "target", "apart"),
     [
@@ -235,7 +235,7 @@ def test_groups_of_modes_are_those_of_the_deceptive_grid(
     assert f"There are {config['summary']['num_modes']}" in page
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("objective", "words"),
     [
@@ -257,7 +257,7 @@ def test_loss_is_described_as_configured(
     assert ("squared mismatch" in page) is (regression == "objectives.Squared")
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("with_teacher", [True, False])
 def test_every_pair_of_coordinates_has_its_pictures(
     tmp_path: Path, make_run: MakeRun, with_teacher: bool
@@ -274,7 +274,7 @@ def test_every_pair_of_coordinates_has_its_pictures(
     assert "Student, coordinates 0 and 1, at step 1,000." in page
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 def test_pairs_that_are_left_out_are_counted(tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run(tmp_path / "run", dim=4, side=6, seeds=1)
     config = json.loads((run / "config.json").read_text())
@@ -289,7 +289,7 @@ def verdict_rows(page: str) -> dict[str, str]:
     return dict(re.findall(cells, page))
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_from_draws_have_their_rows_and_errors(tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run(tmp_path / "run", side=12, seeds=1)
     draws = {"elbo": [1.5], "elbo_standard_error": [0.0123], "log_z_estimate": [1.75], "ess": [0.5]}
@@ -306,7 +306,7 @@ def test_numbers_from_draws_have_their_rows_and_errors(tmp_path: Path, make_run:
     assert verdict_rows(write(run).read_text("utf-8"))["ELBO"] == "1.500"
 
 
-@pytest.mark.usefixtures("coarse")
+@pytest.mark.usefixtures("undrawn")
 def test_each_seed_has_the_error_of_its_draws(run_copy: Path) -> None:
     change_json(
         run_copy / "evaluation.json",

@@ -52,11 +52,22 @@ def test_students_and_teachers_are_those_of_their_seeds(trained: Path) -> None:
 
 
 def test_run_without_a_teacher(tmp_path: Path, without_report: None) -> None:
-    small = didact.Experiment(Hypergrid(1, 6), didact.targets.DeceptiveGrid(1, 6), steps=3)
-    run = didact.train(small, tmp_path / "run", seeds=[5], evaluations=0, num_draws=16)
+    run = didact.train(own_function(), tmp_path / "run", seeds=[5], evaluations=0, num_draws=16)
     assert run.teacher() is None
     assert run.seeds == (5,)
     assert run.evaluate(num_draws=16)["gradient_steps"] == [3]
+
+
+def bowl(x: jax.Array) -> jax.Array:
+    """A log-reward with its top at (3, 3)."""
+    return -0.5 * jnp.sum((x - 3.0) ** 2)
+
+
+def own_function() -> didact.Experiment:
+    """A small experiment with a function of the user's own, and without a Teacher."""
+    return didact.Experiment(
+        Hypergrid(2, 6), FromFunction(bowl), network=MLPConfig(width=9), batch_size=4, steps=3
+    )
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
@@ -70,13 +81,8 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def bowl(x: jax.Array) -> jax.Array:
-    """A log-reward with its top at (3, 3)."""
-    return -0.5 * jnp.sum((x - 3.0) ** 2)
-
-
 def test_function_of_the_user(tmp_path: Path, without_report: None) -> None:
-    own = didact.Experiment(Hypergrid(2, 6), FromFunction(bowl), steps=3)
+    own = own_function()
     run = didact.train(own, tmp_path / "run", evaluations=1, num_draws=16)
     given = {f"{__name__}:bowl": bowl}
     with pytest.raises(RunError, match=r"config.json cannot be read .* given="):
@@ -129,6 +135,7 @@ def hill(x: jax.Array) -> jax.Array:
     return -0.1 * jnp.sum((x - 2.0) ** 2)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_function_of_the_same_name_is_another_run(tmp_path: Path) -> None:
     own = didact.Experiment(
         Hypergrid(2, 5), FromFunction(hill), network=MLPConfig(width=9), batch_size=4, steps=4

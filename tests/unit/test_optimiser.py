@@ -102,6 +102,24 @@ def test_both_rates_follow_the_cosine():
     assert rates(5) == (1e-2 * 0.2, 0.1 * 0.2)
 
 
+def test_both_rates_fall_to_a_tenth_at_each_milestone():
+    """The update of that number, counted from 0, is the first at the smaller rate."""
+    config = OptimiserConfig(1e-2, 0.1, max_norm=None, milestones=(1, 2))
+    assert_same(config, by_hand(lambda step: (1e-2 * 0.1**step, 0.1 * 0.1**step)))
+    late = OptimiserConfig(1e-2, 0.1, max_norm=None, milestones=(3,))
+    assert_same(late, by_hand(constant(1e-2, 0.1)))
+
+
+def test_milestones_lower_the_cosine_too():
+    config = OptimiserConfig(1e-2, 0.1, max_norm=None, decay_steps=4, milestones=(2,))
+
+    def rates(step):
+        share = 0.5 * (1 + math.cos(math.pi * step / 4)) * (0.1 if step >= 2 else 1)
+        return 1e-2 * share, 0.1 * share
+
+    assert_same(config, by_hand(rates))
+
+
 def test_rates_are_constant_by_default():
     rate = OptimiserConfig(max_norm=None)
     one = [Model(jnp.ones(2), jnp.asarray(1.0))] * 3
@@ -119,6 +137,7 @@ def test_rates_are_constant_by_default():
         {"final_fraction": 1.5},
         {"max_norm": 0.0},
         {"decay_steps": 0},
+        {"milestones": (5, 0)},
         {"learning_rate": float("nan")},
     ],
     ids=str,

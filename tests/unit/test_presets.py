@@ -7,6 +7,7 @@ from didact.environments import Hypergrid, published_backward_kernel
 from didact.networks import MLPConfig
 from didact.objectives import TB, Squared
 from didact.presets import GRID_PRESETS, grid
+from didact.replay import RankDraw
 from didact.targets import DeceptiveGrid
 from didact.teacher import DoubleLog
 
@@ -71,7 +72,7 @@ def test_the_buffer(name, size, capacity):
         assert buffer is None
         return
     assert buffer.capacity == capacity
-    assert buffer.draw_offset == 0.01
+    assert buffer.draw == RankDraw(0.01)
     assert not buffer.refresh
     by_error = "teacher" if name in TAUGHT else "loss"
     assert buffer.priority == ("reward" if name.endswith("prt") else by_error)

@@ -1,17 +1,19 @@
 """The replay buffer against a plain Python model, and the law of its draws."""
 
-import collections
 import functools
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from didact import replay
-from didact.replay import ReplayConfig
+from didact.replay import RankDraw, ReplayConfig, SplitDraw, TemperedDraw, UniformDraw
 
 from .._statistics import fits, rejects
 
@@ -19,24 +21,36 @@ X_LIKE = jax.ShapeDtypeStruct((2,), jnp.int32)
 
 
 class Model:
-    """What a buffer is: a dictionary in order of age, oldest first."""
+    """What a buffer is: a dictionary in order of age, oldest first, and its keys in order of rank,
+    where equal priorities stay as they came. Keys are objects or, where these are not compared,
+    numbers.
+    """
 
-    def __init__(self, capacity: int):
-        self.capacity = capacity
-        self.held: collections.OrderedDict[tuple, tuple[float, float]] = collections.OrderedDict()
+    def __init__(self, capacity: int, *, unique: bool = True):
+        self.capacity, self.unique = capacity, unique
+        self.held: dict[Any, tuple[Any, float, float]] = {}  # x, log R, priority
+        self.ranked: list[Any] = []
+        self.added = 0
 
     def add(self, x, log_reward, priority, keep, renew_age) -> None:
         for item, r, p, kept in zip(x, log_reward, priority, keep, strict=True):
             if not kept:
                 continue
-            if not renew_age:
-                if item in self.held:
-                    self.held[item] = (r, p)
+            self.added += 1
+            key = item if self.unique else self.added
+            if key in self.held:
+                self.ranked.remove(key)
+                if renew_age:
+                    self.held.pop(key)
+            elif not renew_age:
                 continue
-            self.held.pop(item, None)
-            self.held[item] = (r, p)
+            ahead = sum(self.held[other][2] >= p for other in self.ranked)
+            self.ranked.insert(ahead, key)
+            self.held[key] = (item, r, p)
             if len(self.held) > self.capacity:
-                self.held.popitem(last=False)
+                oldest = next(iter(self.held))
+                self.held.pop(oldest)
+                self.ranked.remove(oldest)
 
 
 @functools.cache
@@ -45,7 +59,7 @@ def compiled_add(renew_age: bool):
 
 
 def check(buffer: replay.Replay, model: Model) -> None:
-    """The buffer holds what the model holds, in its order of age, ranked by priority."""
+    """The buffer holds what the model holds, in its order of age and of rank."""
     size = int(buffer.size)
     assert size == len(model.held) <= model.capacity
     x, log_reward, priority, rank, age = (
@@ -56,10 +70,11 @@ def check(buffer: replay.Replay, model: Model) -> None:
     assert sorted(rank[:size]) == list(range(size))
     assert np.all(rank[size:] == model.capacity)
     assert np.all(age[size:] == model.capacity)
-    by_age = [(tuple(x[s]), (log_reward[s], priority[s])) for s in np.argsort(age[:size])]
-    assert by_age == list(model.held.items())
-    by_rank = priority[np.argsort(rank[:size])]
-    assert np.all(np.diff(by_rank) <= 0)
+    contents = [(tuple(x[s]), log_reward[s], priority[s]) for s in range(size)]
+    assert [contents[s] for s in np.argsort(age[:size])] == list(model.held.values())
+    by_rank = np.argsort(rank[:size])
+    assert [contents[s] for s in by_rank] == [model.held[key] for key in model.ranked]
+    assert np.all(priority[by_rank][1:] <= priority[by_rank][:-1])
 
 
 def batches(size: int):
@@ -73,17 +88,22 @@ def batches(size: int):
     )
 
 
+@pytest.mark.parametrize("unique", [True, False], ids=["unique", "any"])
 @pytest.mark.parametrize(("capacity", "batch"), [(5, 3), (4, 4), (1, 1)], ids=str)
-def test_any_sequence_of_additions_does_what_the_model_does(capacity, batch):
-    """Objects unique, the oldest out first, renewal, refreshing, duplicates in a batch, masks."""
+def test_any_sequence_of_additions_does_what_the_model_does(capacity, batch, unique):
+    """Objects unique, the oldest out first, renewal, refreshing, duplicates in a batch, masks; or
+    all objects taken as different.
+    """
 
     @given(st.lists(batches(batch), max_size=10))
     def run(operations):
-        buffer, model = replay.empty(X_LIKE, capacity), Model(capacity)
+        buffer = replay.empty(X_LIKE, capacity, unique=unique)
+        model = Model(capacity, unique=unique)
         for number, (x, priority, keep, renew_age) in enumerate(operations):
+            renewing = renew_age or not unique
             log_reward = [float(10 * number + i) for i in range(batch)]
-            model.add(x, log_reward, [float(p) for p in priority], keep, renew_age)
-            buffer = compiled_add(renew_age)(
+            model.add(x, log_reward, [float(p) for p in priority], keep, renewing)
+            buffer = compiled_add(renewing)(
                 buffer,
                 jnp.asarray(x, jnp.int32),
                 jnp.asarray(log_reward),
@@ -93,6 +113,39 @@ def test_any_sequence_of_additions_does_what_the_model_does(capacity, batch):
             check(buffer, model)
 
     run()
+
+
+@pytest.mark.parametrize("unique", [True, False], ids=["unique", "any"])
+def test_large_batches_do_what_the_model_does(unique):
+    """Beyond one word of bits, with priorities of both zeros and infinities, filled several times
+    over.
+    """
+    capacity, batch, random = 150, 70, np.random.default_rng(0)
+    buffer, model = replay.empty(X_LIKE, capacity, unique=unique), Model(capacity, unique=unique)
+    some = np.asarray([-np.inf, np.inf, 0.0, -0.0, 1.0], np.float32)
+    for number in range(12):
+        x = random.integers(0, 16, (batch, 2))
+        log_reward = random.normal(size=batch).astype(np.float32)
+        priority = random.choice(some, batch) if number % 2 else log_reward
+        keep, renew_age = random.random(batch) < 0.8, not unique or number % 4 != 3
+        model.add(map(tuple, x.tolist()), log_reward, priority, keep, renew_age)
+        buffer = compiled_add(renew_age)(
+            buffer, jnp.asarray(x, jnp.int32), *map(jnp.asarray, (log_reward, priority, keep))
+        )
+        check(buffer, model)
+    assert len(model.held) == capacity
+
+
+def test_objects_that_are_not_compared_cannot_be_refreshed():
+    values = jnp.zeros(1)
+    with pytest.raises(ValueError, match="needs unique=True"):
+        replay.add(
+            replay.empty(X_LIKE, 5, unique=False),
+            jnp.zeros((1, 2), jnp.int32),
+            values,
+            values,
+            renew_age=False,
+        )
 
 
 def test_everything_is_kept_by_default():
@@ -169,13 +222,17 @@ def rank_law(size: int, offset: float | None) -> np.ndarray:
     return weight / weight.sum()
 
 
-@jax.jit
-def draw(buffer: replay.Replay, key, offset):
-    return replay.sample(buffer, key, DRAWS, rank_offset=offset)
+@eqx.filter_jit
+def draw(buffer: replay.Replay, key, rule):
+    return replay.sample(buffer, key, DRAWS, rule)
 
 
-def rank_counts(buffer: replay.Replay, key, offset) -> np.ndarray:
-    x, log_reward, real = draw(buffer, key, offset)
+def by_rank(offset: float | None) -> replay.Draw:
+    return UniformDraw() if offset is None else RankDraw(jnp.asarray(offset))
+
+
+def rank_counts(buffer: replay.Replay, key, rule) -> np.ndarray:
+    x, log_reward, real = draw(buffer, key, rule)
     assert np.all(real)
     np.testing.assert_array_equal(x[:, 0], log_reward)  # what is drawn belongs together
     size = int(buffer.size)
@@ -185,12 +242,12 @@ def rank_counts(buffer: replay.Replay, key, offset) -> np.ndarray:
 @pytest.mark.parametrize("offset", [0.01, 0.5, None])
 @pytest.mark.parametrize("size", [1, 2, 7, 40])
 def test_draws_follow_the_law_of_ranks(size, offset, key):
-    assert fits(rank_counts(filled(size), key, offset), rank_law(size, offset))
+    assert fits(rank_counts(filled(size), key, by_rank(offset)), rank_law(size, offset))
 
 
 def test_the_check_of_draws_fails_for_a_wrong_sampler(key):
     """Wrong sampler: k = 0.012 in place of 0.01."""
-    assert rejects(rank_counts(filled(40), key, 0.012), rank_law(40, 0.01))
+    assert rejects(rank_counts(filled(40), key, by_rank(0.012)), rank_law(40, 0.01))
 
 
 def test_draws_of_a_large_buffer_follow_the_law_of_ranks(key):
@@ -217,12 +274,124 @@ def test_the_smallest_and_largest_uniform_give_the_first_and_last_rank():
         assert size - 1 - size // 500 <= ranks[1] <= size - 1
 
 
-@pytest.mark.parametrize("offset", [0.01, None])
-def test_an_empty_buffer_says_that_its_draws_are_not_real(offset, key):
-    x, log_reward, real = replay.sample(replay.empty(X_LIKE, 5), key, 3, rank_offset=offset)
+def split_law(size: int, share: float, top: float) -> np.ndarray:
+    high = np.ceil(top * size)
+    is_high = np.arange(size) < high
+    return np.where(is_high, share / high, (1 - share) / (size - high))
+
+
+@pytest.mark.parametrize(("share", "top"), [(0.5, 0.1), (0.25, 0.33)])
+def test_split_draws_follow_their_law(share, top, key):
+    rule = SplitDraw(jnp.asarray(share), jnp.asarray(top))
+    counts = rank_counts(filled(40), key, rule)
+    high = int(np.ceil(top * 40))
+    assert counts[:high].sum() == round(share * DRAWS)  # exactly, in every batch
+    assert fits(counts, split_law(40, share, top))
+    assert rejects(counts, split_law(40, share + 0.02, top))
+    assert rejects(counts, split_law(40, share, top + 0.05))
+
+
+def test_split_draws_take_what_there_is(key):
+    """Of one object it alone, and all of them where all are the highest."""
+    rule = SplitDraw(jnp.asarray(0.5), jnp.asarray(0.1))
+    assert rank_counts(filled(1), key, rule) == [DRAWS]
+    everything = SplitDraw(jnp.asarray(0.5), jnp.asarray(1.0))
+    assert fits(rank_counts(filled(7), key, everything), rank_law(7, None))
+
+
+def tempered_law(priority: np.ndarray, target_ess: float) -> np.ndarray:
+    """exp(τ·priority) in float64, τ by Brent's method."""
+
+    def weight(tau: float) -> np.ndarray:
+        return np.exp(tau * (priority - priority.max()))
+
+    def surplus(tau: float) -> float:
+        return weight(tau).sum() ** 2 / np.square(weight(tau)).sum() - target_ess * len(priority)
+
+    tau: Any = 1.0 if surplus(1.0) >= 0 else brentq(surplus, 0, 1, xtol=1e-14)
+    return weight(tau) / weight(tau).sum()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e6])
+@pytest.mark.parametrize("target_ess", [0.3, 0.9])
+def test_tempered_draws_follow_their_law(target_ess, scale, key):
+    """Priorities 0 … 39 times `scale`: tempered, not tempered, and far beyond float32's exp."""
+    buffer = filled(40)
+    buffer = eqx.tree_at(lambda b: b.priority, buffer, scale * buffer.priority)
+    counts = rank_counts(buffer, key, TemperedDraw(jnp.asarray(target_ess)))
+    rank_priority = scale * np.arange(39.0, -1, -1)
+    assert fits(counts, tempered_law(rank_priority, target_ess))
+    if scale != 1e-3:
+        assert rejects(counts, tempered_law(rank_priority, target_ess - 0.05))
+
+
+@pytest.mark.parametrize(
+    ("priority", "law"),
+    [
+        ([2.0] * 4, [0.25] * 4),  # equal: at any target
+        ([0.0, 0.0, 0.0, -np.inf], [1 / 3, 1 / 3, 1 / 3, 0]),
+        ([0.0, -np.inf, -np.inf, -np.inf], [0.25] * 4),  # no τ > 0 reaches the target
+        ([-np.inf] * 4, [0.25] * 4),
+        ([np.inf, np.inf, np.inf, 0.0], [1 / 3, 1 / 3, 1 / 3, 0]),
+        ([-1e30], [1.0]),
+    ],
+    ids=str,
+)
+def test_tempered_draws_of_extreme_priorities(priority, law, key):
+    size = len(priority)
+    buffer = filled(size)
+    falling = jnp.asarray(priority, jnp.float32)
+    buffer = eqx.tree_at(
+        lambda b: b.priority, buffer, buffer.priority.at[:size].set(falling[buffer.rank[:size]])
+    )
+    counts = rank_counts(buffer, key, TemperedDraw(jnp.asarray(0.7)))
+    assert np.all(counts[np.asarray(law) == 0] == 0)
+    assert fits(counts, law)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def tempered_weights(log_weight, target_ess, size):
+    present = jnp.arange(log_weight.shape[0]) < size
+    return replay._tempered(log_weight, present, target_ess)
+
+
+def test_tempering_is_as_weak_as_the_target_allows():
+    """In a large buffer, half full: the effective sample size is met, and nowhere exceeded."""
+    capacity, size = 4000, 2000
+    falling = jnp.sort(30 * jax.random.normal(jax.random.key(3), (capacity,)), descending=True)
+    for target_ess in (0.01, 0.5, 1.0):
+        weight = np.asarray(tempered_weights(falling, target_ess, size), np.float64)
+        assert np.all(weight[size:] == 0)
+        ess = weight.sum() ** 2 / np.square(weight).sum()
+        np.testing.assert_allclose(ess, target_ess * size, rtol=1e-4)
+
+
+RULES = [UniformDraw(), RankDraw(), SplitDraw(), TemperedDraw(0.5)]
+every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+
+
+@every_rule
+def test_an_empty_buffer_says_that_its_draws_are_not_real(rule, key):
+    x, log_reward, real = replay.sample(replay.empty(X_LIKE, 5), key, 3, rule)
     assert not np.any(real)
     assert np.all(np.isfinite(log_reward))
     assert x.shape == (3, 2)
+
+
+def draw_by_all(buffer: replay.Replay, key):
+    return [replay.sample(buffer, key, 6, rule) for rule in RULES]
+
+
+def test_draws_of_several_seeds_are_a_vmap(key):
+    buffers = [filled(size, 9) for size in (9, 4, 1)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *buffers)
+    keys = jax.random.split(key, 3)
+    together = jax.jit(jax.vmap(draw_by_all))(stacked, keys)
+    one = jax.jit(draw_by_all)
+    for i, buffer in enumerate(buffers):
+        alone = one(buffer, keys[i])
+        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_array_equal(a[i], b)
 
 
 # ---- configuration ---------------------------------------------------------------------------
@@ -234,6 +403,12 @@ def test_an_empty_buffer_says_that_its_draws_are_not_real(offset, key):
         ({"capacity": 0}, "capacity must be >= 1"),
         ({"capacity": 4, "rank_offset": 0.0}, "rank_offset must be > 0"),
         ({"capacity": 4, "asymmetry": -1.0}, "asymmetry must be >= 0"),
+        ({"capacity": 4, "target_ess": 0.0}, "target_ess must be > 0"),
+        ({"capacity": 4, "target_ess": 1.1}, "target_ess must be <= 1"),
+        ({"capacity": 4, "target_ess": 0.5, "split": SplitDraw()}, "give one of them"),
+        ({"capacity": 4, "priority": "none", "target_ess": 0.5}, "other than 'none'"),
+        ({"capacity": 4, "priority": "none", "split": SplitDraw()}, "other than 'none'"),
+        ({"capacity": 4, "unique": False, "refresh": True}, "needs unique=True"),
     ],
 )
 def test_impossible_settings_are_refused(settings, remedy):
@@ -241,7 +416,25 @@ def test_impossible_settings_are_refused(settings, remedy):
         ReplayConfig(**settings)
 
 
-def test_without_priorities_draws_are_uniform():
-    assert ReplayConfig(4, "none").draw_offset is None
-    assert ReplayConfig(4, "reward").draw_offset == 0.01
-    assert ReplayConfig(4, "reward", rank_offset=None).draw_offset is None
+@pytest.mark.parametrize(
+    ("rule", "remedy"),
+    [
+        (functools.partial(RankDraw, 0.0), "offset must be > 0"),
+        (functools.partial(SplitDraw, 1.5), r"share must lie in \[0, 1\]"),
+        (functools.partial(SplitDraw, top=0.0), "top must be > 0"),
+        (functools.partial(SplitDraw, top=1.5), "top must be <= 1"),
+        (functools.partial(TemperedDraw, 0.0), "target_ess must be > 0"),
+        (functools.partial(TemperedDraw, 1.5), "target_ess must be <= 1"),
+    ],
+)
+def test_impossible_rules_are_refused(rule, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        rule()
+
+
+def test_a_configuration_names_the_rule_of_its_draws():
+    assert ReplayConfig(4, "none").draw == UniformDraw()
+    assert ReplayConfig(4).draw == RankDraw(0.01)
+    assert ReplayConfig(4, "loss", rank_offset=None).draw == UniformDraw()
+    assert ReplayConfig(4, "weight", target_ess=0.3).draw == TemperedDraw(0.3)
+    assert ReplayConfig(4, "teacher", split=SplitDraw(0.4)).draw == SplitDraw(0.4, 0.1)

@@ -17,7 +17,7 @@ def evaluate(reward, residual=DELTA, log_reward=LOG_R, steps=None, mask=None):
     residual = jnp.asarray(residual, jnp.float32)
     steps = None if steps is None else jnp.asarray(steps, jnp.float32)
     mask = jnp.ones((len(residual), 1), bool) if mask is None else jnp.asarray(mask, bool)
-    output = ObjectiveOutput(residual**2, residual, steps)
+    output = ObjectiveOutput(residual**2, residual, steps, residual)
     return np.asarray(reward(output, jnp.asarray(log_reward, jnp.float32), mask))
 
 

@@ -1,25 +1,27 @@
 """What a behaviour is: where the next batch of trajectories comes from."""
 
 import abc
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._sampler import Sampler
-from .._types import Trajectory
-from ..replay import Replay
+from .._sampler import Sampler, sample_backward
+from .._types import Sample, Target, Trajectory
+from ..replay import Draw, Replay, UniformDraw
 
 
 class Agents(eqx.Module):
-    """Whom a behaviour may ask: the Student, and where there are, a Teacher and a buffer, with
-    the `rank_offset` of `didact.replay.sample` (None: drawn uniformly).
+    """Whom a behaviour may ask: the target, the Student, and where there are, a Teacher and a
+    buffer, with the rule by which its objects are drawn.
     """
 
+    target: Target
     student: Sampler
     teacher: Sampler | None
     replay: Replay | None
-    rank_offset: Float[Array, ""] | float | None = None
+    draw: Draw = UniformDraw()
 
 
 class Proposal(eqx.Module):
@@ -27,7 +29,8 @@ class Proposal(eqx.Module):
 
     `fresh`: its objects are new, so their reward must be asked for; otherwise `log_reward`
     holds what the buffer remembers. `by_student`: drawn by the Student's own policy.
-    `weight` 0 leaves a trajectory out.
+    `weight` 0 leaves a trajectory out. `collect`: its objects are put into the buffer, and what
+    is learned from is a batch of the buffer.
     """
 
     trajectory: Trajectory  # leading axis [B]
@@ -35,9 +38,24 @@ class Proposal(eqx.Module):
     weight: Float[Array, " B"]
     fresh: Bool[Array, ""]
     by_student: Bool[Array, ""]
+    collect: Bool[Array, ""]
 
 
-Source = Literal["student", "teacher", "replay"]
+Source = Literal["student", "teacher", "replay", "samples", "search"]
+
+
+class Turn(NamedTuple):
+    """One step of a behaviour's schedule.
+
+    `source`: who makes the batch; `reward_calls`: evaluations of log R, or of its gradient, for
+    each of its objects; `on_policy`: whether it has the law of the Student's own trajectories;
+    `collects`: whether it is to be collected into the buffer.
+    """
+
+    source: Source
+    reward_calls: int = 1
+    on_policy: bool = False
+    collects: bool = False
 
 
 class Behaviour(eqx.Module):
@@ -45,8 +63,13 @@ class Behaviour(eqx.Module):
 
     @property
     @abc.abstractmethod
+    def turns(self) -> tuple[Turn, ...]:
+        """The repeating schedule, step by step."""
+
+    @property
     def pattern(self) -> tuple[Source, ...]:
-        """Who makes the batch at each step of the repeating schedule."""
+        """Who makes the batch at each step of the schedule."""
+        return tuple(turn.source for turn in self.turns)
 
     @abc.abstractmethod
     def __call__(
@@ -58,4 +81,27 @@ class Behaviour(eqx.Module):
         *,
         axis_name: str | None = None,
     ) -> Proposal:
-        """Propose a batch. `step` must not be batched by the `vmap` named `axis_name`."""
+        """Propose a batch for the gradient step of this number. `step` must not be batched by the
+        `vmap` named `axis_name`.
+        """
+
+
+def propose_backward(
+    student: Sampler,
+    key: PRNGKeyArray,
+    x: Sample,
+    *,
+    log_reward: Float[Array, " B"],
+    weight: Float[Array, " B"],
+    fresh: bool,
+    axis_name: str | None,
+) -> Proposal:
+    """A proposal of given objects, with trajectories from the Student's P_B."""
+    return Proposal(
+        trajectory=sample_backward(student, key, x, axis_name=axis_name),
+        log_reward=log_reward,
+        weight=weight,
+        fresh=jnp.asarray(fresh),
+        by_student=jnp.asarray(False),
+        collect=jnp.asarray(False),
+    )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from ._behaviour import Agents, Behaviour, Proposal, Source
+from ._behaviour import Agents, Behaviour, Proposal, Turn
 
 
 class Cycle(Behaviour):
@@ -24,7 +24,7 @@ class Cycle(Behaviour):
     def __init__(self, behaviours: tuple[Behaviour, ...]):
         if not behaviours:
             raise ValueError("A Cycle needs at least one behaviour.")
-        if any(len(behaviour.pattern) != 1 for behaviour in behaviours):
+        if any(len(behaviour.turns) != 1 for behaviour in behaviours):
             raise ValueError("A Cycle takes single behaviours: write nested cycles out.")
         distinct: list[Behaviour] = []
         order = []
@@ -42,9 +42,9 @@ class Cycle(Behaviour):
         return tuple(self.distinct[i] for i in self.order)
 
     @property
-    def pattern(self) -> tuple[Source, ...]:
-        """Who makes the batch at each step."""
-        return tuple(behaviour.pattern[0] for behaviour in self.behaviours)
+    def turns(self) -> tuple[Turn, ...]:
+        """Those of the behaviours."""
+        return tuple(behaviour.turns[0] for behaviour in self.behaviours)
 
     def __call__(
         self,

@@ -6,26 +6,30 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .._checks import require
 from .._sampler import Sampler, sample_forward
 from .._types import Kernel
-from ._behaviour import Agents, Behaviour, Proposal, Source
+from ._behaviour import Agents, Behaviour, Proposal, Turn
 
 
 class OnPolicy(Behaviour):
     """The Student's own trajectories, with exploration.
 
-    **Arguments:** `epsilon` in [0, 1]: share of uniformly drawn actions; `temperature` > 0:
-    above 1 flattens the policy. Neither enters the score of the trajectories.
+    **Arguments:** `epsilon` in [0, 1]: share of uniformly drawn actions, or of the variance where
+    steps are Gaussian; `temperature` > 0: above 1 flattens the policy; `anneal_steps`: epsilon
+    falls linearly to 0 over so many gradient steps (None: it stays). None of them enters the
+    score of the trajectories.
     """
 
     epsilon: Float[Array, ""] | float | None = None
     temperature: Float[Array, ""] | float | None = None
+    anneal_steps: Int[Array, ""] | int | None = None
 
     def __check_init__(self):
         _check(self)
 
     @property
-    def pattern(self) -> tuple[Source, ...]:
+    def turns(self) -> tuple[Turn, ...]:
         """The Student."""
-        return ("student",)
+        explores = self.epsilon is not None or self.temperature is not None
+        return (Turn("student", on_policy=not explores),)
 
     def __call__(
         self,
@@ -37,7 +41,7 @@ class OnPolicy(Behaviour):
         axis_name: str | None = None,
     ) -> Proposal:
         """Roll out the Student."""
-        return _roll_out(agents.student, self, key, batch_size, axis_name, by_student=True)
+        return _roll_out(agents.student, self, key, step, batch_size, axis_name, by_student=True)
 
 
 class FromTeacher(Behaviour):
@@ -45,14 +49,15 @@ class FromTeacher(Behaviour):
 
     epsilon: Float[Array, ""] | float | None = None
     temperature: Float[Array, ""] | float | None = None
+    anneal_steps: Int[Array, ""] | int | None = None
 
     def __check_init__(self):
         _check(self)
 
     @property
-    def pattern(self) -> tuple[Source, ...]:
+    def turns(self) -> tuple[Turn, ...]:
         """The Teacher."""
-        return ("teacher",)
+        return (Turn("teacher"),)
 
     def __call__(
         self,
@@ -66,24 +71,27 @@ class FromTeacher(Behaviour):
         """Roll out the Teacher."""
         if agents.teacher is None:
             raise ValueError("FromTeacher needs a Teacher: give the Experiment a teacher_reward.")
-        return _roll_out(agents.teacher, self, key, batch_size, axis_name, by_student=False)
+        return _roll_out(agents.teacher, self, key, step, batch_size, axis_name, by_student=False)
 
 
 def _roll_out(
     sampler: Sampler,
     exploration: OnPolicy | FromTeacher,
     key: PRNGKeyArray,
+    step: Int[Array, ""],
     batch_size: int,
     axis_name: str | None,
     *,
     by_student: bool,
 ) -> Proposal:
+    epsilon = exploration.epsilon
+    if epsilon is not None and exploration.anneal_steps is not None:
+        epsilon = epsilon * jnp.maximum(1 - step / exploration.anneal_steps, 0)
+
     def adjust(kernel: Kernel) -> Kernel:
         if exploration.temperature is not None:
             kernel = kernel.temper(exploration.temperature)
-        if exploration.epsilon is not None:
-            kernel = kernel.explore(exploration.epsilon)
-        return kernel
+        return kernel if epsilon is None else kernel.explore(epsilon)
 
     return Proposal(
         trajectory=sample_forward(sampler, key, batch_size, adjust=adjust, axis_name=axis_name),
@@ -91,9 +99,13 @@ def _roll_out(
         weight=jnp.ones(batch_size),
         fresh=jnp.asarray(True),
         by_student=jnp.asarray(by_student),
+        collect=jnp.asarray(False),
     )
 
 
 def _check(exploration: OnPolicy | FromTeacher) -> None:
     require("epsilon", exploration.epsilon, at_least=0, at_most=1)
     require("temperature", exploration.temperature, above=0)
+    require("anneal_steps", exploration.anneal_steps, at_least=1)
+    if exploration.anneal_steps is not None and exploration.epsilon is None:
+        raise ValueError("anneal_steps is for epsilon: give an epsilon to begin with.")

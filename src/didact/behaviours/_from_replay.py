@@ -1,12 +1,10 @@
 """Batches whose objects come from the replay buffer."""
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from .. import replay
-from .._sampler import sample_backward
-from ._behaviour import Agents, Behaviour, Proposal, Source
+from ._behaviour import Agents, Behaviour, Proposal, Turn, propose_backward
 
 
 class FromReplay(Behaviour):
@@ -15,9 +13,9 @@ class FromReplay(Behaviour):
     """
 
     @property
-    def pattern(self) -> tuple[Source, ...]:
-        """The buffer."""
-        return ("replay",)
+    def turns(self) -> tuple[Turn, ...]:
+        """The buffer, which remembers log R."""
+        return (Turn("replay", reward_calls=0),)
 
     def __call__(
         self,
@@ -32,13 +30,13 @@ class FromReplay(Behaviour):
         if agents.replay is None:
             raise ValueError("FromReplay needs a buffer: give the Experiment a replay.")
         draw_key, walk_key = jax.random.split(key)
-        x, log_reward, real = replay.sample(
-            agents.replay, draw_key, batch_size, rank_offset=agents.rank_offset
-        )
-        return Proposal(
-            trajectory=sample_backward(agents.student, walk_key, x, axis_name=axis_name),
+        x, log_reward, real = replay.sample(agents.replay, draw_key, batch_size, agents.draw)
+        return propose_backward(
+            agents.student,
+            walk_key,
+            x,
             log_reward=log_reward,
             weight=real.astype(log_reward.dtype),
-            fresh=jnp.asarray(False),
-            by_student=jnp.asarray(False),
+            fresh=False,
+            axis_name=axis_name,
         )

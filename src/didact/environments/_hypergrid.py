@@ -49,6 +49,11 @@ class Hypergrid(EnumerableEnvironment):
         return self.dim * (self.side - 2) + 1
 
     @property
+    def fewest_steps(self) -> int:
+        """Stopping at once, or a first step that reaches the border."""
+        return 1
+
+    @property
     def feature_size(self) -> int:
         """Length of the one-hot code of a position."""
         return self.dim * self.side
@@ -114,6 +119,10 @@ class Hypergrid(EnumerableEnvironment):
     def features(self, state: HypergridState) -> Int[Array, " dim"]:
         """Indices of the ones in the one-hot code of the position."""
         return state.position + self.side * jnp.arange(self.dim, dtype=jnp.int32)
+
+    def log_reference(self, state: HypergridState) -> Float[Array, ""]:
+        """0."""
+        return jnp.zeros(())
 
     def forward_kernel(
         self, state: HypergridState, params: Float[Array, " actions"]

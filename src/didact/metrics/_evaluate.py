@@ -5,13 +5,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from .._sampler import Sampler
-from .._types import EnumerableEnvironment, Objective, Target
-from . import empirical, exact
+from .._types import EnumerableEnvironment, Objective, SamplableTarget, Target
+from . import coverage, empirical, exact, weights
+from . import distances as distance
 
 Verdict = dict[str, Any]
 _SCORED_DRAWS = 10_000
+_ASSIGNED_DRAWS = 2_500  # four seconds of exact assignment; its cost grows with the cube
+_LIKELIHOOD_DRAWS = 1_000
+_LISTED_MODES = 1_000
 _EVALUATION = 0x6576616C
 
 
@@ -47,16 +52,23 @@ def evaluate_exactly(
 
 
 def evaluate_by_samples(
-    sampler: Sampler, target: Target, objective: Objective, *, seed: int = 0, n: int = 10_000
+    sampler: Sampler,
+    target: Target,
+    objective: Objective,
+    *,
+    seed: int = 0,
+    n: int = 10_000,
+    distances: bool = True,
 ) -> Verdict:
-    """What n draws say: `draw_statistics`, and None for distances that need the whole law."""
+    """What n draws say: `draw_statistics`, where the target has exact samples also
+    `sample_statistics` (its distances only if asked for), and None for what needs the whole law.
+    """
     log_z = learned_log_z(sampler, objective)
     unknown = dict.fromkeys(("tv", "kl", "jsd", "mode_mass_recall", "modes_held"))
-    return (
-        unknown
-        | draw_statistics(sampler, target, seed=seed, n=n)
-        | {"log_z": log_z, **_log_z_error(log_z, target.log_z)}
-    )
+    verdict = unknown | draw_statistics(sampler, target, seed=seed, n=n)
+    if isinstance(target, SamplableTarget):
+        verdict |= sample_statistics(sampler, target, seed=seed, n=n, distances=distances)
+    return verdict | {"log_z": log_z, **_log_z_error(log_z, target.log_z)}
 
 
 def draw_statistics(
@@ -65,11 +77,11 @@ def draw_statistics(
     """What the paper measures on n draws: `modes_reached` and `mode_mass`, and where the
     terminal states can be enumerated the `empirical_l1` beside its floor, the score of a
     perfect sampler; and what the weights of the first `num_scored` <= 10,000 of them say
-    (`empirical.summary`).
+    (`didact.metrics.weights`): `elbo` and `log_z_estimate` with the ends of their 90 % intervals,
+    the effective share `ess` of the draws, and `k_hat`.
     """
     env = sampler.environment
-    # Apart from the keys that training makes of the same seed.
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), _EVALUATION))
+    keys = _keys(seed)
     scored = empirical.draws(sampler, target, keys[0], min(n, _SCORED_DRAWS))
     x = scored.x
     if n > _SCORED_DRAWS:
@@ -84,7 +96,7 @@ def draw_statistics(
         "mode_mass": float(np.mean(mode >= 0)) if known else None,
         "empirical_l1": None,
         "empirical_l1_floor": None,
-    } | empirical.summary(scored)
+    } | weight_statistics(np.asarray(scored.log_weight))
     if isinstance(env, EnumerableEnvironment) and exact.refusal(env) is None:
         p = np.exp(exact.truth(env, target).log_p)
         numbers = np.asarray(empirical.terminal_numbers(env, x))
@@ -92,6 +104,83 @@ def draw_statistics(
         verdict["empirical_l1"] = empirical.l1(counts, p)
         verdict["empirical_l1_floor"] = empirical.l1_floor(p, n)
     return verdict
+
+
+def weight_statistics(log_weight: Float[np.ndarray, " n"]) -> Verdict:
+    """What the log importance weights of forward draws say; where one is not finite, nothing."""
+    names = ("elbo", "elbo_low", "elbo_high", "elbo_standard_error", "log_z_estimate", "log_z_low")
+    verdict: Verdict = dict.fromkeys((*names, "log_z_high", "ess", "k_hat"), math.nan)
+    if len(log_weight) < 2 or not np.all(np.isfinite(log_weight)):
+        return verdict
+    lower, log_z = weights.elbo(log_weight), weights.log_z(log_weight)
+    return {
+        "elbo": lower.value,
+        "elbo_low": lower.low,
+        "elbo_high": lower.high,
+        "elbo_standard_error": lower.standard_error,
+        "log_z_estimate": log_z.value,
+        "log_z_low": log_z.low,
+        "log_z_high": log_z.high,
+        "ess": weights.ess_share(log_weight),
+        "k_hat": weights.k_hat(log_weight),
+    }
+
+
+def sample_statistics(
+    sampler: Sampler,
+    target: SamplableTarget,
+    *,
+    seed: int = 0,
+    n: int = 10_000,
+    distances: bool = True,
+) -> Verdict:
+    """What up to 10,000 exact samples of the target say: `eubo` with the ends of its 90 % interval;
+    the mean `log_likelihood` of 1,000 of them; with up to 1,000 modes the `entropic_mode_coverage`
+    of the draws and their `mode_divergence` from the target's frequencies; and if asked for the
+    distances of `w2_draws` draws from as many samples, `w2`, `sliced_w2` and `mmd_squared`, beside
+    `w2_floor`, the distance of two sets of samples.
+    """
+    keys = jax.random.split(_keys(seed)[2], 5)
+    backward = empirical.backward_draws(sampler, target, keys[0], min(n, _SCORED_DRAWS))
+    upper = weights.eubo(np.asarray(backward.log_weight))
+    likelihood = empirical.log_likelihoods(sampler, target, keys[1], min(n, _LIKELIHOOD_DRAWS))
+    verdict: Verdict = {
+        "eubo": upper.value,
+        "eubo_low": upper.low,
+        "eubo_high": upper.high,
+        "log_likelihood": float(likelihood.mean()),
+    }
+    x = empirical.objects(sampler, keys[2], min(n, _SCORED_DRAWS))
+    if target.num_modes is not None and target.num_modes <= _LISTED_MODES:
+        drawn, wanted = (
+            coverage.mode_frequencies(
+                np.asarray(empirical.mode_indices(target, points)), target.num_modes
+            )
+            for points in (x, backward.x)
+        )
+        verdict["entropic_mode_coverage"] = coverage.entropic_mode_coverage(drawn)
+        verdict["mode_divergence"] = coverage.mode_divergence(drawn, wanted)
+    if distances:
+        verdict |= _distances(sampler, target, x, backward.x, keys[3], keys[4])
+    return verdict
+
+
+def _distances(sampler, target, x, samples, sample_key, direction_key) -> Verdict:
+    n = min(len(x), len(samples), _ASSIGNED_DRAWS)
+    x, samples = np.asarray(x[:n], np.float64), np.asarray(samples[:n], np.float64)
+    others = empirical.backward_draws(sampler, target, sample_key, n).x
+    return {
+        "w2": distance.wasserstein2(x, samples),
+        "w2_floor": distance.wasserstein2(np.asarray(others, np.float64), samples),
+        "w2_draws": n,
+        "sliced_w2": distance.sliced_wasserstein2(x, samples, direction_key),
+        "mmd_squared": distance.mmd_squared(x, samples),
+    }
+
+
+def _keys(seed: int):
+    """Keys of an evaluation, apart from those that training makes of the same seed."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), _EVALUATION), 3)
 
 
 def finite_or_none(value: Any) -> Any:

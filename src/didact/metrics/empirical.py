@@ -10,8 +10,16 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int, PRNGKeyArray
 from scipy.special import gammaln
 
-from .._sampler import Layout, Sampler, layout, row_sizes, sample_forward, score
-from .._types import EnumerableEnvironment, Sample, Target, Trajectory
+from .._sampler import (
+    Layout,
+    Sampler,
+    layout,
+    row_sizes,
+    sample_backward,
+    sample_forward,
+    score,
+)
+from .._types import EnumerableEnvironment, SamplableTarget, Sample, Target, Trajectory
 
 
 class Draws(eqx.Module):
@@ -35,7 +43,7 @@ def draw(sampler: Sampler, target: Target, key: PRNGKeyArray, batch_size: int) -
     """One batch of independent draws from a sampler's policy."""
     trajectory, place = _roll_out(sampler, key, batch_size)
     # The network is run on about as many rows as there are states; a few sizes are compiled.
-    sizes = row_sizes(*trajectory.mask.shape)
+    sizes = row_sizes(sampler.environment, batch_size)
     rows = next(size for size in sizes if size >= int(place.count))
     return _score(sampler, target, trajectory, place, rows)
 
@@ -44,35 +52,58 @@ def draws(
     sampler: Sampler, target: Target, key: PRNGKeyArray, n: int, *, batch_size: int = 512
 ) -> Draws:
     """`n` independent draws, as NumPy arrays."""
-    batches = [
-        jax.tree.map(np.asarray, draw(sampler, target, jax.random.fold_in(key, i), batch_size))
-        for i in range(-(-n // batch_size))
-    ]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *batches)
+    return _in_batches(lambda key: draw(sampler, target, key, batch_size), key, n, batch_size)
 
 
 def objects(sampler: Sampler, key: PRNGKeyArray, n: int, *, batch_size: int = 512) -> Sample:
     """`n` independent objects without their scores, as NumPy arrays: half the work of `draws`."""
+    return _in_batches(lambda key: _objects(sampler, key, batch_size), key, n, batch_size)
+
+
+def backward_draws(
+    sampler: Sampler, target: SamplableTarget, key: PRNGKeyArray, n: int, *, batch_size: int = 512
+) -> Draws:
+    """`n` exact samples of the target, as NumPy arrays, each with the scores of one trajectory
+    from P_B.
+    """
+    return _in_batches(
+        lambda key: _score_backward(sampler, target, key, batch_size, 1), key, n, batch_size
+    )
+
+
+def log_likelihoods(
+    sampler: Sampler,
+    target: SamplableTarget,
+    key: PRNGKeyArray,
+    n: int,
+    *,
+    paths: int = 10,
+    batch_size: int = 512,
+) -> Float[np.ndarray, " n"]:
+    r"""log p_θ(x) of `n` exact samples of the target, by importance sampling from P_B.
+
+    $$\log p_\theta(x) \approx \log\frac1K\sum_{k\le K}
+    \frac{P_F(\tau_k)}{P_B(\tau_k\mid x)}$$
+
+    with K = `paths`; biased low, less so with more paths.
+    """
+    drawn = _in_batches(
+        lambda key: _score_backward(sampler, target, key, -(-batch_size // paths), paths),
+        key,
+        n * paths,
+        -(-batch_size // paths) * paths,
+    )
+    ratio = np.reshape(np.asarray(drawn.log_pf - drawn.log_pb, np.float64), (n, paths))
+    return np.logaddexp.reduce(ratio, axis=1) - math.log(paths)
+
+
+def _in_batches(make, key: PRNGKeyArray, n: int, batch_size: int):
+    """The first n rows of batches, each made from a key of its own, as NumPy arrays."""
     batches = [
-        jax.tree.map(np.asarray, _objects(sampler, jax.random.fold_in(key, i), batch_size))
+        jax.tree.map(np.asarray, make(jax.random.fold_in(key, i)))
         for i in range(-(-n // batch_size))
     ]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *batches)
-
-
-def summary(drawn: Draws) -> dict[str, float]:
-    """Estimates from log weights w: `elbo` = mean w and its standard error, `log_z_estimate`
-    = log mean exp w (biased low), and `ess`, the effective share of the draws (0 to 1).
-    """
-    weight = np.asarray(drawn.log_weight, np.float64)
-    n = len(weight)
-    log_total = np.logaddexp.reduce(weight)
-    return {
-        "elbo": float(weight.mean()),
-        "elbo_standard_error": float(weight.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan,
-        "log_z_estimate": float(log_total - math.log(n)),
-        "ess": float(np.exp(2 * log_total - np.logaddexp.reduce(2 * weight)) / n),
-    }
 
 
 @eqx.filter_jit
@@ -120,7 +151,7 @@ def _roll_out(sampler: Sampler, key: PRNGKeyArray, batch_size: int):
 
 @eqx.filter_jit
 def _score(
-    sampler: Sampler, target: Target, trajectory: Trajectory, place: Layout, rows: int
+    sampler: Sampler, target: Target, trajectory: Trajectory, place: Layout, rows: int | None
 ) -> Draws:
     x = jax.vmap(sampler.environment.sample_of)(trajectory.terminal)
     log_reward = jax.vmap(target.log_reward)(x)
@@ -130,14 +161,26 @@ def _score(
     return Draws(x, log_reward, jnp.sum(scored.log_pf, 1), jnp.sum(scored.log_pb, 1))
 
 
+@eqx.filter_jit
+def _score_backward(
+    sampler: Sampler, target: SamplableTarget, key: PRNGKeyArray, batch_size: int, paths: int
+) -> Draws:
+    draw_key, walk_key = jax.random.split(key)
+    x = jax.vmap(target.sample)(jax.random.split(draw_key, batch_size))
+    x = jax.tree.map(lambda leaf: jnp.repeat(leaf, paths, axis=0), x)
+    trajectory = sample_backward(sampler, walk_key, x)
+    return _score(sampler, target, trajectory, layout(sampler, trajectory), None)
+
+
 __all__ = [
     "Draws",
+    "backward_draws",
     "draw",
     "draws",
     "l1",
     "l1_floor",
+    "log_likelihoods",
     "mode_indices",
     "objects",
-    "summary",
     "terminal_numbers",
 ]

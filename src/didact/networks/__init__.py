@@ -1,7 +1,19 @@
 """Policy networks, and the configurations that build them."""
 
 from .._types import PolicyOutput as PolicyOutput
+from ._diffusion_mlp import DiffusionMLP as DiffusionMLP
+from ._diffusion_mlp import DiffusionMLPConfig as DiffusionMLPConfig
 from ._mlp import MLP as MLP
 from ._mlp import MLPConfig as MLPConfig
+from ._network import Network as Network
+from ._network import NetworkConfig as NetworkConfig
 
-__all__ = ["MLP", "MLPConfig", "PolicyOutput"]
+__all__ = [
+    "MLP",
+    "DiffusionMLP",
+    "DiffusionMLPConfig",
+    "MLPConfig",
+    "Network",
+    "NetworkConfig",
+    "PolicyOutput",
+]

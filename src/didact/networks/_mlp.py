@@ -1,19 +1,19 @@
 """The multilayer perceptron of the paper's grid experiments."""
 
 import dataclasses
-import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
+from jaxtyping import Array, Inexact, Int, PRNGKeyArray
 
 from .._checks import require
 from .._types import Environment, PolicyOutput
+from ._network import Heads, Layer, Network, NetworkConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(NetworkConfig):
     """Shape of an `MLP`: `depth` hidden layers of `width` units."""
 
     width: int = 256
@@ -24,6 +24,11 @@ class MLPConfig:
         require("width", self.width, at_least=1)
         require("depth", self.depth, at_least=1)
 
+    @property
+    def guided(self) -> bool:
+        """It knows the features alone."""
+        return False
+
     def build(
         self,
         environment: Environment,
@@ -33,43 +38,25 @@ class MLPConfig:
         key: PRNGKeyArray,
     ) -> "MLP":
         """A freshly initialised network for an environment."""
-        sizes = (
-            environment.forward_size,
-            environment.backward_size if backward_head else 0,
-            int(flow_head),
-        )
-        integer = not jnp.issubdtype(
-            jax.eval_shape(lambda: environment.features(environment.initial_state())).dtype,
-            jnp.inexact,
-        )
+        heads = Heads.of(environment, flow_head=flow_head, backward_head=backward_head)
+        features = jax.eval_shape(lambda: environment.features(environment.initial_state()))
+        if not isinstance(features, jax.ShapeDtypeStruct):
+            raise ValueError(
+                f"An MLP takes a vector of features, which {type(environment).__name__} has not: "
+                "give the Experiment a network made for it (DiffusionMLPConfig for Diffusion)."
+            )
+        integer = not jnp.issubdtype(features.dtype, jnp.inexact)
         widths = [self.width] * self.depth
         inputs = [environment.feature_size, *widths]
-        outputs = [*widths, sum(sizes)]
+        outputs = [*widths, heads.total]
         keys = jax.random.split(key, len(inputs))
         layers = tuple(
             Layer.initialise(n, m, key=k) for n, m, k in zip(inputs, outputs, keys, strict=True)
         )
-        return MLP(layers, sizes, integer, self)
+        return MLP(layers=layers, heads=heads, integer_features=integer, config=self)
 
 
-class Layer(eqx.Module):
-    """An affine map, `weight` [in, out] and `bias` [out]."""
-
-    weight: Inexact[Array, "inputs outputs"]
-    bias: Inexact[Array, " outputs"]
-
-    @staticmethod
-    def initialise(inputs: int, outputs: int, *, key: PRNGKeyArray) -> "Layer":
-        """Uniform in ±1/sqrt(inputs), as torch's Linear."""
-        bound = 1 / math.sqrt(inputs)
-        weight_key, bias_key = jax.random.split(key)
-        return Layer(
-            jax.random.uniform(weight_key, (inputs, outputs), minval=-bound, maxval=bound),
-            jax.random.uniform(bias_key, (outputs,), minval=-bound, maxval=bound),
-        )
-
-
-class MLP(eqx.Module):
+class MLP(Network):
     """LeakyReLU layers, with heads for P_F, a learned P_B and log F side by side.
 
     Integer features are a multi-hot input given by its indices: the first product is then a
@@ -77,29 +64,21 @@ class MLP(eqx.Module):
     """
 
     layers: tuple[Layer, ...]
-    head_sizes: tuple[int, int, int] = eqx.field(static=True)
+    heads: Heads = eqx.field(static=True)
     integer_features: bool = eqx.field(static=True)
     config: MLPConfig = eqx.field(static=True)
 
-    def __call__(self, features: Array) -> PolicyOutput:
+    def __call__(self, features: Array, guidance: Array | None = None) -> PolicyOutput:
         """Outputs at one state."""
         first, *rest = self.layers
         if self.integer_features:
             hidden = _multi_hot_product(first.weight, features) + first.bias
         else:
-            hidden = features @ first.weight + first.bias
+            hidden = first(features)
         for layer in rest:
             hidden = jax.nn.leaky_relu(hidden, self.config.negative_slope)
-            hidden = hidden @ layer.weight + layer.bias
-        return self._split(hidden)
-
-    def _split(self, out: Float[Array, " outputs"]) -> PolicyOutput:
-        forward, backward, flow = self.head_sizes
-        return PolicyOutput(
-            forward=out[:forward],
-            backward=out[forward : forward + backward] if backward else None,
-            log_flow=out[-1] if flow else None,
-        )
+            hidden = layer(hidden)
+        return self.heads.split(hidden)
 
 
 def _multi_hot_product(
@@ -113,17 +92,18 @@ def _multi_hot_product(
     """
     if weight.shape[0] > 50 * features.shape[0]:
         return jnp.sum(weight[features], axis=0)
-    return _summed_rows(weight, features)
+    return summed_rows(weight, features)
 
 
 @jax.custom_jvp
-def _summed_rows(weight: Array, features: Array) -> Array:
+def summed_rows(weight: Array, features: Array) -> Array:
+    """The sum of the rows of `weight` that `features` names, with a product as its gradient."""
     return jnp.sum(weight[features], axis=0)
 
 
-@_summed_rows.defjvp
+@summed_rows.defjvp
 def _summed_rows_jvp(primals, tangents):
     weight, features = primals
     words = jnp.arange(weight.shape[0], dtype=features.dtype)
     code = jnp.sum(features[:, None] == words, axis=0, dtype=weight.dtype)
-    return _summed_rows(weight, features), code @ tangents[0]
+    return summed_rows(weight, features), code @ tangents[0]

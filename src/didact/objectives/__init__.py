@@ -5,10 +5,12 @@ from .._types import ObjectiveOutput as ObjectiveOutput
 from .._types import Regression as Regression
 from .._types import Scored as Scored
 from ._db import DB as DB
+from ._mle import MLE as MLE
 from ._regression import Huber as Huber
 from ._regression import Linex as Linex
 from ._regression import ShiftedCosh as ShiftedCosh
 from ._regression import Squared as Squared
+from ._reverse_kl import ReverseKL as ReverseKL
 from ._subtb import SubTB as SubTB
 from ._tb import TB as TB
 from ._tb import log_weight as log_weight
@@ -16,12 +18,14 @@ from ._vargrad import VarGrad as VarGrad
 
 __all__ = [
     "DB",
+    "MLE",
     "TB",
     "Huber",
     "Linex",
     "Objective",
     "ObjectiveOutput",
     "Regression",
+    "ReverseKL",
     "Scored",
     "ShiftedCosh",
     "Squared",

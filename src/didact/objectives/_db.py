@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .._types import Objective, ObjectiveOutput, Regression, Scored
 from ._regression import Squared
+from ._tb import log_weight
 
 
 class DB(Objective):
@@ -25,6 +26,7 @@ class DB(Objective):
     regression: Regression = eqx.field(default_factory=Squared)
     needs_flow: ClassVar[bool] = True
     learns_log_z: ClassVar[bool] = False
+    pathwise: ClassVar[bool] = False
 
     def __call__(self, scored: Scored) -> ObjectiveOutput:
         """Loss and residual of each trajectory."""
@@ -34,7 +36,8 @@ class DB(Objective):
         per_trajectory = jnp.sum(scored.weight) / jnp.maximum(jnp.sum(share), 1)
         loss = jnp.sum(scored.mask * self.regression(residual), axis=-1) * per_trajectory
         detached = stop_gradient(residual)
-        return ObjectiveOutput(loss, jnp.sum(detached, axis=-1), detached)
+        weight = stop_gradient(log_weight(scored))
+        return ObjectiveOutput(loss, jnp.sum(detached, axis=-1), detached, weight)
 
 
 def step_residuals(scored: Scored) -> Float[Array, "B T"]:

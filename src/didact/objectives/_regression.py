@@ -8,11 +8,16 @@ from .._types import Regression
 
 
 class Squared(Regression):
-    r"""$\rho(\delta) = \delta^2$, the loss of Malkin et al. (2022), without a factor ½."""
+    r"""$\rho(\delta) = c\,\delta^2$, with `scale` c = 1 the loss of Malkin et al. (2022)."""
+
+    scale: float = 1.0
+
+    def __check_init__(self):
+        require("scale", self.scale, above=0)
 
     def __call__(self, residual: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """Loss of each residual, in nats²."""
-        return jnp.square(residual)
+        return self.scale * jnp.square(residual)
 
 
 class Huber(Regression):

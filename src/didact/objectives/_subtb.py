@@ -10,6 +10,7 @@ from .._checks import require
 from .._types import Objective, ObjectiveOutput, Regression, Scored
 from ._db import step_residuals
 from ._regression import Squared
+from ._tb import log_weight
 
 
 class SubTB(Objective):
@@ -27,6 +28,7 @@ class SubTB(Objective):
     regression: Regression = eqx.field(default_factory=Squared)
     needs_flow: ClassVar[bool] = True
     learns_log_z: ClassVar[bool] = False
+    pathwise: ClassVar[bool] = False
 
     def __check_init__(self):
         require("lamda", self.lamda, above=0)
@@ -52,4 +54,5 @@ class SubTB(Objective):
         total = jnp.maximum(jnp.sum(weight, axis=(1, 2)), jnp.finfo(steps.dtype).tiny)
         loss = jnp.sum(weight * self.regression(delta), axis=(1, 2)) / total
         detached = stop_gradient(steps)
-        return ObjectiveOutput(loss, jnp.sum(detached, axis=-1), detached)
+        weight = stop_gradient(log_weight(scored))
+        return ObjectiveOutput(loss, jnp.sum(detached, axis=-1), detached, weight)

@@ -23,15 +23,17 @@ class TB(Objective):
     regression: Regression = eqx.field(default_factory=Squared)
     needs_flow: ClassVar[bool] = False
     learns_log_z: ClassVar[bool] = True
+    pathwise: ClassVar[bool] = False
 
     def __call__(self, scored: Scored) -> ObjectiveOutput:
         """Loss and residual of each trajectory."""
-        residual = log_weight(scored) - scored.log_z
-        return ObjectiveOutput(self.regression(residual), stop_gradient(residual), None)
+        weight = log_weight(scored)
+        residual = weight - scored.log_z
+        return ObjectiveOutput(self.regression(residual), *stop_gradient((residual, None, weight)))
 
 
 def log_weight(scored: Scored) -> Float[Array, " B"]:
     """log R + log P_B - log P_F of each trajectory: unbiased for Z once exponentiated."""
-    log_pb = jnp.sum(jnp.where(scored.mask, scored.log_pb, 0), axis=-1)
-    log_pf = jnp.sum(jnp.where(scored.mask, scored.log_pf, 0), axis=-1)
-    return scored.log_reward + log_pb - log_pf
+    # Edge by edge: log-densities of a long path are large, and their differences are not.
+    ratio = jnp.where(scored.mask, scored.log_pb - scored.log_pf, 0)
+    return scored.log_reward + jnp.sum(ratio, axis=-1)

@@ -91,7 +91,7 @@ def density(panel: Floats, scale: Scale, colors: Colormap, axes: tuple[int, int]
     if scale.high < 100 * scale.low:
         ticks = _round_numbers(scale.low, scale.high)
         bar.set_ticks(ticks, labels=[_thousands(t) for t in ticks])
-    _tidy_bar(bar.ax, "probability (log scale)")
+    tidy_bar(bar.ax, "probability (log scale)")
     return figure
 
 
@@ -102,7 +102,7 @@ def ratio(student: Floats, target: Floats, axes: tuple[int, int], marked: Bools 
     image = ax.imshow(log_ratio(student, target).T, origin="lower", cmap=ERROR, norm=norm)
     bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.86, aspect=32, pad=0.02)
     bar.set_ticks([-3, -2, -1, 0, 1, 2, 3], labels=["⅛", "¼", "½", "1", "2", "4", "8"])
-    _tidy_bar(bar.ax, "Student ÷ target")
+    tidy_bar(bar.ax, "Student ÷ target")
     if marked is not None:
         _outline(ax, marked)
     return figure
@@ -119,7 +119,7 @@ def difference(student: Floats, target: Floats, axes: tuple[int, int]) -> Figure
     image = ax.imshow(shown.T, origin="lower", cmap=ERROR, norm=norm)
     bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.86, aspect=32, pad=0.02)
     bar.set_ticks([-0.5, -0.25, 0, 0.25, 0.5], labels=["−½", "−¼", "0", "+¼", "+½"])
-    _tidy_bar(bar.ax, "(Student − target) ÷ largest target probability")
+    tidy_bar(bar.ax, "(Student − target) ÷ largest target probability")
     return figure
 
 
@@ -131,21 +131,29 @@ def mode_map(modes: Bools, held: Bools, axes: tuple[int, int]) -> Figure:
     image = ax.imshow(kinds.T, origin="lower", cmap=colors, vmin=-0.5, vmax=2.5)
     bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.86, aspect=32, pad=0.02)
     bar.set_ticks([0, 1, 2], labels=["no mode", "missed", "held"])
-    _tidy_bar(bar.ax, "modes of the target")
+    tidy_bar(bar.ax, "modes of the target")
     _outline(ax, modes & ~held)
     return figure
 
 
-def density_lines(panels: Sequence[tuple[str, Floats]], scale: Scale) -> Figure:
-    """Probabilities over a one-dimensional space, one curve for each of `panels`."""
-    figure, ax = _wide("coordinate 0", "probability (log scale)")
+def density_lines(
+    panels: Sequence[tuple[str, Floats]],
+    scale: Scale,
+    ends: tuple[float, float] | None = None,
+) -> Figure:
+    """Probabilities over a one-dimensional space, one curve for each of `panels`; the cells lie
+    between the `ends`, or are numbered.
+    """
+    figure, ax = wide("coordinate 0", "probability (log scale)")
     styles = ((INK, "-", 3.0), (BLUE, "--", 1.6), (VERMILION, ":", 1.8))
     for (label, panel), (color, dash, width) in zip(panels, styles, strict=False):
-        cells, shown = np.arange(panel.size), np.maximum(panel, scale.low)
+        cells, shown = np.arange(panel.size) + 0.5, np.maximum(panel, scale.low)
+        low, high = (-0.5, panel.size - 0.5) if ends is None else ends
+        cells = low + (high - low) * cells / panel.size
         ax.step(cells, shown, dash, where="mid", color=color, lw=width, label=label)
     ax.set_yscale("log")
     ax.set_ylim(scale.low / 1.5, scale.high * 3)
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -163,7 +171,7 @@ def curves(
     With `smooth` the thin lines are the raw values and the thick ones running means (of the
     logarithm where `log`). `reference` draws a labelled horizontal line.
     """
-    figure, ax = _wide("reward calls", ylabel)
+    figure, ax = wide("reward calls", ylabel)
     if log:
         ax.set_yscale("log")
     for line in lines:
@@ -175,7 +183,7 @@ def curves(
         _label_decades(ax)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -208,23 +216,25 @@ def png(figure: Figure) -> bytes:
 def _square(axes: tuple[int, int]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(3.7, 4.2), layout="constrained", facecolor="white")
     ax = figure.add_subplot()
-    _style(ax, f"coordinate {axes[0]}", f"coordinate {axes[1]}")
+    style(ax, f"coordinate {axes[0]}", f"coordinate {axes[1]}")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure, ax
 
 
-def _wide(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+def wide(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """A wide figure for curves."""
     figure = Figure(figsize=(5.4, 3.7), layout="constrained", facecolor="white")
     ax = figure.add_subplot()
-    _style(ax, xlabel, ylabel)
+    style(ax, xlabel, ylabel)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color=PALE, lw=0.6)
     ax.set_axisbelow(True)
     return figure, ax
 
 
-def _style(ax: Axes, xlabel: str, ylabel: str) -> None:
+def style(ax: Axes, xlabel: str, ylabel: str) -> None:
+    """Labels and frame of all figures."""
     ax.set_xlabel(xlabel, fontsize=10, color=INK)
     ax.set_ylabel(ylabel, fontsize=10, color=INK)
     ax.tick_params(labelsize=9, color=GREY, labelcolor=INK)
@@ -232,14 +242,16 @@ def _style(ax: Axes, xlabel: str, ylabel: str) -> None:
         spine.set(color=GREY, linewidth=0.8)
 
 
-def _tidy_bar(ax: Axes, label: str) -> None:
+def tidy_bar(ax: Axes, label: str) -> None:
+    """Ticks and label of a colour bar."""
     ax.tick_params(labelsize=9, color=GREY, labelcolor=INK)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(label, fontsize=9.5, color=INK)
 
 
-def _legend(figure: Figure) -> None:
+def legend(figure: Figure) -> None:
+    """The curves' names, above the figure."""
     handles, _ = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(

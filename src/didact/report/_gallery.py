@@ -1,55 +1,19 @@
 """The pictures a run gets, each with the words for readers who cannot see it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from . import _figures as figures
-from ._figures import Line, Scale
+from ._figures import Scale
 from ._numbers import count, mean, number
-from ._read import Bools, Floats, Record, RunData, Snapshot, scalar, series, values
+from ._pictures import Frame, Gallery, Picture, at_step, course, courses, in_pair, picture
+from ._read import Bools, Floats, RunData, Snapshot, scalar, values
 from ._verdict import num_modes
 
 MAX_PAIRS = 6
 _TARGET_DECADES, _TEACHER_DECADES = 7.0, 4.0
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One PNG: `name` is its file's stem, `alt` says what it shows."""
-
-    name: str
-    png: bytes
-    title: str
-    alt: str
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One moment of the training, and its numbers in words."""
-
-    step: int
-    facts: str
-    pictures: tuple[Picture, ...]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """All pictures of a report, in the groups in which the page shows them."""
-
-    densities: tuple[Picture, ...]
-    errors: tuple[Picture, ...]
-    frames: tuple[Frame, ...]
-    modes: tuple[Picture, ...]
-    training: tuple[Picture, ...]
-
-    def __iter__(self) -> Iterator[Picture]:
-        """Every picture once."""
-        frames = chain.from_iterable(frame.pictures for frame in self.frames)
-        return chain(self.densities, self.errors, frames, self.modes, self.training)
 
 
 def gallery(run: RunData) -> Gallery:
@@ -95,7 +59,7 @@ class _Scales:
 
 def _densities(run: RunData, last: Snapshot, target: Floats, scales: _Scales) -> Iterable[Picture]:
     for i, pair in enumerate(run.pairs[:MAX_PAIRS]):
-        where = _where(run, pair)
+        where = in_pair(run, pair)
         stem = f"-{pair[0]}-{pair[1]}" if run.marginal else ""
         panels = [("target", target[i]), ("student", last.student[i])]
         if last.teacher is not None:
@@ -106,33 +70,29 @@ def _densities(run: RunData, last: Snapshot, target: Floats, scales: _Scales) ->
             colors = figures.TEACHER if is_teacher else figures.DENSITY
             alt = f"Heat map of the {who.capitalize()}’s probabilities{where}. " + _peak(panel)
             drawn = figures.density(panel, scale, colors, pair)
-            yield _picture(f"density-{who}{stem}", drawn, who.capitalize() + where, alt)
+            yield picture(f"density-{who}{stem}", drawn, who.capitalize() + where, alt)
 
 
 def _errors(run: RunData, last: Snapshot, target: Floats) -> Iterable[Picture]:
     missed = _missed(run, last)
     for i, pair in enumerate(run.pairs[:MAX_PAIRS]):
-        where = _where(run, pair)
+        where = in_pair(run, pair)
         stem = f"-{pair[0]}-{pair[1]}" if run.marginal else ""
         student, wanted = last.student[i], target[i]
         if not run.marginal:
             drawn = figures.difference(student, wanted, pair)
             moved = 0.5 * float(np.abs(student - wanted).sum())
             alt = f"Heat map of Student minus target; total variation of this seed {moved:.3f}."
-            yield _picture("error-difference", drawn, "Weighed by probability", alt)
+            yield picture("error-difference", drawn, "Weighed by probability", alt)
         drawn = figures.ratio(student, wanted, pair, missed)
         title = "Relative" + where
-        yield _picture(f"error-ratio{stem}", drawn, title, _ratio_alt(student, wanted, where))
+        yield picture(f"error-ratio{stem}", drawn, title, _ratio_alt(student, wanted, where))
     if run.modes is not None and missed is not None:
         lost, of_all = int(missed.sum()), int(run.modes.sum())
         drawn = figures.mode_map(run.modes, run.modes & ~missed, run.pairs[0])
         result = f"{of_all - lost:,} held, {lost:,} missed"
         alt = f"Map of the {of_all:,} modes of the first seed: {result}."
-        yield _picture("modes-held", drawn, f"Modes: {result}", alt)
-
-
-def _where(run: RunData, pair: tuple[int, int]) -> str:
-    return f", coordinates {pair[0]} and {pair[1]}" if run.marginal else ""
+        yield picture("modes-held", drawn, f"Modes: {result}", alt)
 
 
 def _missed(run: RunData, last: Snapshot) -> Bools | None:
@@ -143,7 +103,7 @@ def _missed(run: RunData, last: Snapshot) -> Bools | None:
 
 
 def _frame(run: RunData, snapshot: Snapshot, target: Floats, scales: _Scales) -> Frame:
-    stem, where = f"frames/{snapshot.step:09d}", _where(run, run.pairs[0])
+    stem, where = f"frames/{snapshot.step:09d}", in_pair(run, run.pairs[0])
     facts = _facts(run, snapshot.step)
     if target.ndim == 2:
         return Frame(
@@ -172,8 +132,8 @@ def _frame(run: RunData, snapshot: Snapshot, target: Floats, scales: _Scales) ->
 
 def _facts(run: RunData, step: int) -> str:
     """What the evaluation at `step` says, in words; empty if there was none."""
-    evaluation = _at_step(run.evaluations, step) or {}
-    training = _at_step(run.train, step) or {}
+    evaluation = at_step(run.evaluations, step) or {}
+    training = at_step(run.train, step) or {}
     calls = scalar(evaluation or training, "reward_calls")
     modes = num_modes(run)
     of_all = f" of {number(modes)}" if modes else ""
@@ -193,13 +153,9 @@ def _facts(run: RunData, step: int) -> str:
     return ", ".join(parts)
 
 
-def _at_step(records: Iterable[Record], step: int) -> Record | None:
-    return next((r for r in records if r.get("step") == step), None)
-
-
 def _modes(run: RunData) -> Iterable[Picture]:
     modes = num_modes(run)
-    lines = _lines(
+    lines = courses(
         (run.train, "modes_found", "found, by any path", figures.ORANGE, "-", ""),
         (run.train, "modes_found_student", "found by Student", figures.SKY, "--", ""),
         (run.evaluations, "modes_held", "held by Student", figures.BLUE, "-", "o"),
@@ -212,46 +168,32 @@ def _modes(run: RunData) -> Iterable[Picture]:
             bounds=(0.0, 1.06 * top or 1.0),
             reference=(modes, "all modes") if modes else None,
         )
-        yield _picture("modes", drawn, "Modes found and modes held", _course(lines))
-    lines = _lines(
+        yield picture("modes", drawn, "Modes found and modes held", course(lines))
+    lines = courses(
         (run.evaluations, "mode_mass_recall", "mode-mass recall", figures.BLUE, "-", "o"),
         (run.evaluations, "tv", "total variation", figures.VERMILION, "--", "s"),
     )
     if lines:
         drawn = figures.curves(lines, "share of probability", bounds=(0.0, 1.04))
-        yield _picture(
-            "quality", drawn, "Exact quality (recall → 1, variation → 0)", _course(lines)
-        )
+        yield picture("quality", drawn, "Exact quality (recall → 1, variation → 0)", course(lines))
 
 
 def _training(run: RunData) -> Iterable[Picture]:
-    lines = _lines(
+    lines = courses(
         (run.train, "loss", "Student", figures.BLUE, "-", ""),
         (run.train, "teacher_loss", "Teacher", figures.VERMILION, "--", ""),
     )
     lines = [line for line in lines if (line.y > 0).any()]
     if lines:
         drawn = figures.curves(lines, "loss (log scale)", log=True, smooth=True)
-        yield _picture("loss", drawn, "Loss", _course(lines))
-    lines = _lines((run.train, "log_z", "learned log Z", figures.BLUE, "-", ""))
+        yield picture("loss", drawn, "Loss", course(lines))
+    lines = courses((run.train, "log_z", "learned log Z", figures.BLUE, "-", ""))
     if lines:
         true = scalar(run.final, "log_z_true")
         true = scalar(run.summary, "log_z") if true is None else true
         reference = None if true is None else (true, f"true value {true:.3f}")
         drawn = figures.curves(lines, "log Z", reference=reference)
-        yield _picture("log-z", drawn, "Learned log Z", _course(lines))
-
-
-def _lines(
-    *specs: tuple[Iterable[Record], str, str, str, str, str],
-) -> list[Line]:
-    """The curves for which there are numbers: (records, key, label, colour, dash, marker)."""
-    lines: list[Line] = []
-    for records, key, label, color, dash, marker in specs:
-        x, y = series(records, key)
-        if x.size:
-            lines.append(Line(label, x, y, color, dash, marker))
-    return lines
+        yield picture("log-z", drawn, "Learned log Z", course(lines))
 
 
 def _density_lines(snapshot: Snapshot, target: Floats, scales: _Scales, name: str) -> Picture:
@@ -260,11 +202,7 @@ def _density_lines(snapshot: Snapshot, target: Floats, scales: _Scales, name: st
         panels.append(("Teacher", snapshot.teacher[0]))
     title = " and ".join(label for label, _ in panels)
     alt = f"Probabilities over coordinate 0 at step {snapshot.step:,}: {title}."
-    return _picture(name, figures.density_lines(panels, scales.target), title, alt)
-
-
-def _picture(name: str, figure: Figure, title: str, alt: str) -> Picture:
-    return Picture(name, figures.png(figure), title, alt)
+    return picture(name, figures.density_lines(panels, scales.target), title, alt)
 
 
 def _peak(panel: Floats) -> str:
@@ -279,12 +217,3 @@ def _ratio_alt(student: Floats, target: Floats, where: str) -> str:
         f"Heat map of Student divided by target{where}. "
         + f"Cells with {100 * mass:.0f} % of the probability are right within a factor of 2."
     )
-
-
-def _course(lines: Iterable[Line]) -> str:
-    """Where each curve starts and ends, for the alternative text."""
-    parts = [
-        f"{line.label} from {number(mean(line.y[0]))} to {number(mean(line.y[-1]))}"
-        for line in lines
-    ]
-    return "Curves against reward calls, mean over seeds: " + "; ".join(parts) + "."

@@ -1,15 +1,15 @@
 """The page: a run and its pictures to one HTML document."""
 
-import base64
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from . import _vectors_page, _vectors_verdict
 from . import _verdict as verdict
 from ._appendix import configuration, reproduce, shortened
-from ._gallery import MAX_PAIRS, Frame, Gallery, Picture
+from ._gallery import MAX_PAIRS
 from ._html import Html, markup, tag
 from ._numbers import (
     count,
@@ -20,6 +20,8 @@ from ._numbers import (
     percent,
     value_and_error,
 )
+from ._parts import about_teacher, grid, metric_row, metric_table, stepper, training
+from ._pictures import Frame, Gallery, Picture
 from ._read import Record, RunData, scalar, section, values
 
 _POLICY = (
@@ -31,7 +33,8 @@ _POLICY = (
 def page(run: RunData, pictures: Gallery, frames: Sequence[Frame]) -> str:
     """The whole document; `frames` are those of `pictures` that it shows."""
     title = _title(run)
-    chapters = [c for c in _chapters(run, pictures, frames) if c[2]]
+    of_kind = _vectors_page.chapters if run.over_vectors else _chapters
+    chapters = [c for c in (*of_kind(run, pictures, frames), *_appendix(run)) if c[2]]
     head = markup(
         Html('<meta charset="utf-8">'),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
@@ -65,7 +68,10 @@ def _chapters(
     yield "errors", "Where the Student is wrong", _errors(run, pictures.errors)
     yield "course", "How they changed in training", _stepper(run, frames)
     yield "modes", "Finding and holding", _modes(pictures.modes)
-    yield "training", "Training curves", _training(run, pictures.training)
+    yield "training", "Training curves", training(run, pictures.training)
+
+
+def _appendix(run: RunData) -> Iterable[tuple[str, str, Html]]:
     yield "reproduce", "Reproduce", reproduce(run)
     yield "configuration", "Configuration", configuration(run)
 
@@ -98,7 +104,7 @@ def _masthead(run: RunData, title: str) -> Html:
 
 
 def _verdict_box(run: RunData) -> Html:
-    judged = verdict.judge(run)
+    judged = _vectors_verdict.judge(run) if run.over_vectors else verdict.judge(run)
     remarks = tag("ul", *(tag("li", r) for r in judged.remarks)) if judged.remarks else Html()
     return tag(
         "div",
@@ -113,12 +119,15 @@ def _verdict_box(run: RunData) -> Html:
 def _found_and_held(run: RunData) -> Html:
     """Bars of the modes found and held, out of all modes, beside each other."""
     modes = verdict.num_modes(run)
-    if not modes:
+    if not modes or (run.over_vectors and not _vectors_verdict.all_reachable(run)):
         return Html()
+    last = ("Held by the trained Student", "modes_held", "held")
+    if run.over_vectors:
+        last = ("Among draws of the trained Student", "modes_reached", "held")
     rows = [
         ("Found in training, by any path", "modes_found", "found"),
         ("Found by the Student’s own paths", "modes_found_student", "found"),
-        ("Held by the trained Student", "modes_held", "held"),
+        last,
     ]
     bars: list[Html] = []
     for name, key, kind in rows:
@@ -149,7 +158,7 @@ def _explanation(run: RunData) -> Html:
             + "by step. It learns from paths: how likely does it make this path, how likely "
             + "should it be, and by how much must the network change?",
         ),
-        ("Teacher", _about_teacher(run)),
+        ("Teacher", about_teacher(run)),
         (
             "Found and held",
             "A mode is found once any training path has ended in it, and held if the trained "
@@ -215,31 +224,13 @@ def _about_modes(run: RunData) -> str:
     )
 
 
-def _about_teacher(run: RunData) -> str:
-    if run.has_teacher:
-        return (
-            "A second sampler, trained at the same time to propose paths on which the Student is "
-            + "wrong, above all those it takes too rarely. It moves on when the Student has "
-            + "learned, so it is not meant to look like the target."
-        )
-    return (
-        "A second sampler that proposes paths on which the Student is wrong. This run had none: "
-        + "the Student learned without one."
-    )
-
-
 def _metrics(run: RunData) -> Html:
     rows = verdict.table(run.final)
     if not rows:
         return tag("p", "There is no evaluation in this folder.")
     per_seed = ("Per seed",) if run.num_seeds > 1 else ()
     head = ("Metric", "Perfect sampler", "Student", *per_seed, "Meaning")
-    table = tag(
-        "table",
-        tag("thead", tag("tr", *(tag("th", h, scope="col") for h in head))),
-        tag("tbody", *(_metric_row(m, run) for m in rows)),
-        class_="metrics",
-    )
+    table = metric_table(head, (_metric_row(m, run) for m in rows))
     return markup(tag("p", _metrics_lead(run)), table, _rule())
 
 
@@ -281,20 +272,9 @@ def _metric_row(metric: verdict.Metric, run: RunData) -> Html:
         each = ", ".join(map(write, entries, errors))
     elif entries.size == 1 and np.isfinite(entries[0]):
         own = write(entries[0], errors[0])
-    return tag(
-        "tr",
-        tag("th", metric.name, scope="row"),
-        tag("td", metric.perfect(run.final), data_label="Perfect sampler"),
-        tag("td", own, data_label="Student", class_="own"),
-        tag(
-            "td",
-            each,
-            data_label="Per seed",
-            class_="seeds",
-        )
-        if run.num_seeds > 1
-        else "",
-        tag("td", metric.meaning, class_="meaning"),
+    several = run.num_seeds > 1
+    return metric_row(
+        metric.name, metric.perfect(run.final), own, each if several else None, metric.meaning
     )
 
 
@@ -315,7 +295,7 @@ def _densities(run: RunData, pictures: Sequence[Picture]) -> Html:
     moment = _moment(run)
     text = f"How often each sampler ends in each cell, {moment}. "
     if _one_dimensional(run):
-        return markup(tag("p", text), _grid(pictures, "charts"))
+        return markup(tag("p", text), grid(pictures, "charts"))
     if run.marginal:
         text = (
             "The space has too many dimensions to draw, so each picture adds up the probability "
@@ -330,7 +310,7 @@ def _densities(run: RunData, pictures: Sequence[Picture]) -> Html:
     per_pair = len(pictures) // min(len(run.pairs), MAX_PAIRS)
     # Without a Teacher two pairs stand in a row, so that no pair is torn apart.
     kind = "panels twos" if run.marginal and per_pair == 2 else "panels"
-    return markup(tag("p", text), _grid(pictures, kind))
+    return markup(tag("p", text), grid(pictures, kind))
 
 
 def _pairs_left_out(run: RunData) -> str:
@@ -367,36 +347,10 @@ def _errors(run: RunData, pictures: Sequence[Picture]) -> Html:
             + "errors show every cell alike, those that hardly ever occur included. Modes that "
             + "the Student does not hold are outlined in black."
         )
-    return markup(tag("p", text), _grid(pictures, "panels"))
+    return markup(tag("p", text), grid(pictures, "panels"))
 
 
 def _stepper(run: RunData, frames: Sequence[Frame]) -> Html:
-    if not frames:
-        return Html()
-    last = len(frames) - 1
-    steps: list[Html] = []
-    for i, frame in enumerate(frames):
-        checked = {"checked": ""} if i == last else {}
-        steps.append(
-            tag(
-                "div",
-                tag("input", type="radio", name="frame", id=f"frame-{i}", **checked),
-                tag("label", tag("span", f"{frame.step:,}"), for_=f"frame-{i}"),
-                tag(
-                    "div",
-                    tag(
-                        "p",
-                        _jump("◀ earlier", i - 1, last),
-                        tag("span", tag("b", f"Step {frame.step:,}"), tag("br"), frame.facts),
-                        _jump("later ▶", i + 1, last),
-                        class_="caption",
-                    ),
-                    _grid(frame.pictures, f"film film-{len(frame.pictures)}"),
-                    class_="frame",
-                ),
-                class_="step",
-            )
-        )
     text = (
         "Choose a moment, in gradient steps; the arrow keys work too. Colours as above. First "
         + "seed; the numbers are means over the seeds."
@@ -407,24 +361,7 @@ def _stepper(run: RunData, frames: Sequence[Frame]) -> Html:
             f" Shown are coordinates {first} and {second} only, the others added up; the numbers "
             + "are of the whole space."
         )
-    return markup(
-        tag("p", text),
-        tag(
-            "div",
-            *steps,
-            class_="stepper",
-            style=f"--frames:{len(frames)}",
-            role="group",
-            aria_label="Moments of the training",
-        ),
-    )
-
-
-def _jump(text: str, index: int, last: int) -> Html:
-    """A label that selects another frame; empty at the ends."""
-    if not 0 <= index <= last:
-        return tag("span", class_="jump")
-    return tag("label", text, for_=f"frame-{index}", class_="jump")
+    return stepper(text, frames)
 
 
 def _modes(pictures: Sequence[Picture]) -> Html:
@@ -435,51 +372,7 @@ def _modes(pictures: Sequence[Picture]) -> Html:
         + "could sample at that moment: where this curve stays below, or falls, training has "
         + "seen what the Student has not kept. Thin lines are seeds, thick lines their mean."
     )
-    return markup(tag("p", text), _grid(pictures, "charts"))
-
-
-def _training(run: RunData, pictures: Sequence[Picture]) -> Html:
-    if not pictures:
-        return Html()
-    text = (
-        f"The loss {_loss(run)}, on the paths it was shown; thin lines are raw values of each "
-        + "seed, thick lines a running mean."
-    )
-    if run.has_teacher:
-        text += (
-            " The Teacher keeps proposing hard paths, so the Student’s loss need not fall "
-            + "steadily; the Teacher’s own target moves all the time."
-        )
-    return markup(tag("p", text), _grid(pictures, "charts"))
-
-
-def _loss(run: RunData) -> str:
-    """What the Student's loss measures, no more precisely than its configuration says."""
-    objective = run.part("objective")
-    squared = section(objective, "regression").get("type") == "objectives.Squared"
-    of_paths = objective.get("type") in ("objectives.TB", "objectives.VarGrad")
-    measure = "is the squared mismatch" if squared else "grows with the mismatch"
-    what = "a path" if of_paths else "a path or a part of it"
-    return f"{measure} between how likely the Student makes {what} and how likely it should be"
-
-
-def _grid(pictures: Sequence[Picture], kind: str) -> Html:
-    return tag(
-        "div",
-        *(
-            tag(
-                "figure",
-                tag("figcaption", p.title),
-                tag("img", src=_data(p.png), alt=p.alt),
-            )
-            for p in pictures
-        ),
-        class_=f"grid {kind}",
-    )
-
-
-def _data(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return markup(tag("p", text), grid(pictures, "charts"))
 
 
 def _seeds(run: RunData) -> str:

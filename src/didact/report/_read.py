@@ -39,13 +39,53 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class TargetPicture:
+    """The target as the snapshots' pictures show it.
+
+    `panels` has the shape of a snapshot's `student`; `modes` is a mask over the cells of a grid in
+    two dimensions; `pairs` names the coordinates of each panel, `marginal` says that they are
+    marginals of a larger space. Of a density over vectors `extent` [n, 4] is the lowest and highest
+    value of both coordinates of each panel ([1, 2] in one dimension), `density` [cells, cells] the
+    density in the plane, finer than its panel, `source` what the panels are made from.
+    """
+
+    panels: Floats
+    modes: Bools | None
+    pairs: tuple[tuple[int, int], ...]
+    marginal: bool
+    extent: Floats | None = None
+    density: Floats | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Weights and a few draws of the first seed's Student on a density over vectors.
+
+    `log_weight` [n] of forward trajectories, `x` [m, c] of the first m of them, in some of the
+    `coordinates`; `target_x` [k, c] are exact samples of the target, `backward_log_weight` [n]
+    belong to trajectories drawn backwards from such; both empty where there are none.
+    """
+
+    coordinates: tuple[int, ...]
+    x: Floats
+    log_weight: Floats
+    target_x: Floats
+    backward_log_weight: Floats
+
+    def column(self, coordinate: int, points: Floats) -> Floats:
+        """One coordinate of `x` or `target_x`; empty where it is not kept."""
+        if coordinate not in self.coordinates or not points.size:
+            return np.zeros(0)
+        return points[:, self.coordinates.index(coordinate)]
+
+
+@dataclass(frozen=True)
 class RunData:
     """What a run folder holds, as far as the report uses it.
 
-    `final` is the final evaluation; `target` has the shape of a snapshot's `student`; `modes`
-    is a mask over the cells of a two-dimensional target; `pairs` names the coordinates of each
-    panel, `marginal` says that they are marginals of a larger space; `notes` says what was
-    missing or unreadable.
+    `final` is the final evaluation; `pictured` the target's picture; `notes` says what was missing
+    or unreadable.
     """
 
     path: Path
@@ -53,12 +93,35 @@ class RunData:
     train: tuple[Record, ...]
     evaluations: tuple[Record, ...]
     final: Record
-    target: Floats | None
-    modes: Bools | None
-    pairs: tuple[tuple[int, int], ...]
-    marginal: bool
+    pictured: TargetPicture | None
     snapshots: tuple[Snapshot, ...]
+    diagnostics: Diagnostics | None
     notes: tuple[str, ...]
+
+    @property
+    def target(self) -> Floats | None:
+        """The target's panels."""
+        return None if self.pictured is None else self.pictured.panels
+
+    @property
+    def modes(self) -> Bools | None:
+        """The cells that are modes."""
+        return None if self.pictured is None else self.pictured.modes
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The coordinates of each panel."""
+        return () if self.pictured is None else self.pictured.pairs
+
+    @property
+    def marginal(self) -> bool:
+        """Whether the panels are marginals of a larger space."""
+        return self.pictured is not None and self.pictured.marginal
+
+    @property
+    def over_vectors(self) -> bool:
+        """Whether the objects are real vectors, so that nothing is counted in cells."""
+        return self.summary.get("space") == "vectors"
 
     @property
     def summary(self) -> Record:
@@ -119,18 +182,17 @@ def read(run_dir: Path) -> RunData:
     if evaluations and final is evaluations[-1]:
         final = _completed(final, train, section(config, "summary"))
     notes.extend(_progress(final, train, section(config, "summary")))
-    target, modes, pairs, marginal = _read_target(run_dir / "snapshots" / "target.npz", notes)
+    pictured = _read_target(run_dir / "snapshots" / "target.npz", notes)
+    target = None if pictured is None else pictured.panels
     return RunData(
         path=run_dir,
         config=config,
         train=train,
         evaluations=evaluations,
         final=final,
-        target=target,
-        modes=modes,
-        pairs=pairs,
-        marginal=marginal,
+        pictured=pictured,
         snapshots=tuple(_read_snapshots(run_dir / "snapshots", target, notes)),
+        diagnostics=_read_diagnostics(run_dir / "diagnostics.npz", notes),
         notes=tuple(notes),
     )
 
@@ -291,26 +353,64 @@ def _foreign(config: Record) -> tuple[str, ...]:
     return foreign_names(config.get("experiment"))
 
 
-def _read_target(
-    path: Path, notes: list[str]
-) -> tuple[Floats | None, Bools | None, tuple[tuple[int, int], ...], bool]:
-    """The target's panels, its modes, the coordinates of each panel, whether it is a marginal."""
+def _read_target(path: Path, notes: list[str]) -> TargetPicture | None:
     try:
         arrays = _arrays(path)
-        target = _panels(arrays["target"])
+        panels = _panels(arrays["target"])
         marginal = arrays["target"].ndim == 3
         modes = np.asarray(arrays["modes"], dtype=np.bool_) if "modes" in arrays else None
         listed = np.asarray(arrays["pairs"], dtype=np.int64) if "pairs" in arrays else None
+        extent = _extent(arrays["extent"], panels) if "extent" in arrays else None
+        density = _panels(arrays["density"])[0] if "density" in arrays else None
+        source = str(arrays["source"]) if "source" in arrays else ""
     except FileNotFoundError:
-        return None, None, (), False
+        return None
     except _UNREADABLE:
         notes.append("snapshots/target.npz cannot be read: there are no pictures of densities.")
-        return None, None, (), False
-    if modes is not None and (target.ndim != 3 or modes.shape != target.shape[1:]):
+        return None
+    if modes is not None and (panels.ndim != 3 or modes.shape != panels.shape[1:]):
         modes = None
     pairs = [(0, 1)] if listed is None else [(int(p[0]), int(p[1])) for p in listed.reshape(-1, 2)]
-    pairs += [(0, 1)] * (target.shape[0] - len(pairs))
-    return target, modes, tuple(pairs), marginal
+    pairs += [(0, 1)] * (panels.shape[0] - len(pairs))
+    return TargetPicture(panels, modes, tuple(pairs), marginal, extent, density, source)
+
+
+def _extent(array: NDArray[np.generic], panels: Floats) -> Floats:
+    """Lowest and highest values, two for each axis of each panel."""
+    extent = np.asarray(array, dtype=np.float64)
+    if extent.shape != (len(panels), 2 * (panels.ndim - 1)) or not np.isfinite(extent).all():
+        raise ValueError("not the ends of the axes")
+    if not (extent[:, 0::2] < extent[:, 1::2]).all():
+        raise ValueError("an axis without length")
+    return extent
+
+
+def _read_diagnostics(path: Path, notes: list[str]) -> Diagnostics | None:
+    try:
+        arrays = _arrays(path)
+        if int(arrays["format_version"]) != FORMAT_VERSION:
+            raise ValueError("of another format")
+        coordinates = tuple(int(c) for c in np.asarray(arrays["coordinates"], np.int64).ravel())
+        found = Diagnostics(
+            coordinates,
+            x=_points(arrays["x"], len(coordinates)),
+            log_weight=np.asarray(arrays["log_weight"], np.float64).ravel(),
+            target_x=_points(arrays.get("target_x", np.zeros(0)), len(coordinates)),
+            backward_log_weight=np.asarray(
+                arrays.get("backward_log_weight", np.zeros(0)), np.float64
+            ).ravel(),
+        )
+    except FileNotFoundError:
+        return None
+    except (*_UNREADABLE, TypeError):
+        notes.append("diagnostics.npz cannot be read: there are no pictures of weights and draws.")
+        return None
+    return found
+
+
+def _points(array: NDArray[np.generic], coordinates: int) -> Floats:
+    """Draws [m, coordinates]."""
+    return np.asarray(array, dtype=np.float64).reshape(-1, coordinates)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:

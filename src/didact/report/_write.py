@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from .._files import write_whole
-from ._gallery import Frame, Gallery, gallery
+from . import _gallery, _vectors_gallery
 from ._page import page
+from ._pictures import Frame, Gallery
 from ._read import RunData, read
 
 MAX_BYTES = 10_000_000
@@ -26,7 +27,8 @@ def write(run_dir: Path) -> Path:
         ValueError: `config.json` is missing or unreadable; the message says what to do.
     """
     run = read(Path(run_dir))
-    pictures = gallery(run)
+    of_kind = _vectors_gallery if run.over_vectors else _gallery
+    pictures = of_kind.gallery(run)
     for picture in pictures:
         _save(run.path / "figures" / f"{picture.name}.png", picture.png)
     path = run.path / "report.html"

@@ -1,0 +1,70 @@
+"""A user's density as a target of the sampler."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._constraints import Constraint, Position
+from .._types import Target
+
+_LOWEST = -1e4  # where a density is 0 the sampler needs a number
+
+
+class Standardised(Target):
+    r"""A log-density of positions, as a function of unconstrained coordinates of order 1.
+
+    $$z = \text{location} + \text{scale} \odot u, \qquad
+    \log R(u) = \log p(T(z)) + \log|\det T'(z)| + \sum \log \text{scale} - \text{offset}$$
+
+    so that the integral of R is that of p, times e^-offset. Values below -10,000, and -inf, count
+    as -10,000.
+
+    **Arguments:** `logdensity_fn`: position -> log p; `constraint`: T; `location`, `scale` [n];
+    `offset`: about log Z, so that what is learned is of order 1.
+    """
+
+    logdensity_fn: Callable[[Position], Array] = eqx.field(static=True)
+    constraint: Constraint
+    location: Float[Array, " n"]
+    scale: Float[Array, " n"]
+    offset: Float[Array, ""]
+
+    @property
+    def dim(self) -> int:
+        """n."""
+        return self.constraint.size
+
+    @property
+    def log_z(self) -> None:
+        """Unknown."""
+        return None
+
+    @property
+    def num_modes(self) -> None:
+        """Unknown."""
+        return None
+
+    def log_reward(self, x: Float[Array, " n"]) -> Float[Array, ""]:
+        """log R(u), in nats."""
+        z = self.location + self.scale * x
+        value = jnp.asarray(self.logdensity_fn(self.constraint.to_position(z)), z.dtype)
+        value = value + self.constraint.log_det(z) + jnp.sum(jnp.log(self.scale)) - self.offset
+        # NaN stays: training reports it.
+        return jnp.where(value < _LOWEST, _LOWEST, value)
+
+    def mode_index(self, x: Float[Array, " n"]) -> Int[Array, ""]:
+        """-1: no modes are defined."""
+        return jnp.asarray(-1, jnp.int32)
+
+    def position(self, x: Float[Array, " n"]) -> Position:
+        """The user's position at u."""
+        return self.constraint.to_position(self.location + self.scale * x)
+
+
+@eqx.filter_jit
+def log_rewards(target: Target, x: Float[Array, "B n"]) -> Float[Array, " B"]:
+    """log R of a batch."""
+    return jax.vmap(target.log_reward)(x)

@@ -1,0 +1,149 @@
+"""The training of a fit: rounds of a Student with a Teacher, and what is asked after each."""
+
+import dataclasses
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float64, PRNGKeyArray
+
+from .. import _train
+from .. import replay as replay_buffer
+from .._experiment import Experiment, OptimiserConfig
+from .._sampler import Sampler, sample_backward, score
+from .._train import TrainState
+from .._types import Target
+from ..behaviours import MALA, Collect, Cycle, FromReplay, FromTeacher, OnPolicy
+from ..environments import Brownian, Diffusion
+from ..metrics import empirical
+from ..networks import DiffusionMLPConfig
+from ..objectives import TB, Huber
+from ..replay import ReplayConfig
+from ..teacher import OneSided
+from ._standardised import Standardised
+
+_CAPACITY = 20_000
+_CHAIN_STEPS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """How a fit trains: the defaults are meant for densities of up to about thirty dimensions
+    whose evaluation is cheap.
+
+    `num_seeds` independent samplers of `num_steps` Gaussian steps with networks of `width` units
+    learn from batches of `batch_size`; a round is `round_steps` gradient steps under one falling
+    learning rate; there are at most `max_rounds`.
+    """
+
+    num_seeds: int = 2
+    num_steps: int = 32
+    width: int = 128
+    batch_size: int = 128
+    round_steps: int = 1_000
+    max_rounds: int = 6
+    sigma: float = 1.5
+    learning_rate: float = 1e-3
+
+
+def experiment_for(target: Target, dim: int, config: FitConfig) -> Experiment:
+    """The experiment of a fit: Student and Teacher, a buffer that both and short Langevin chains
+    fill, and steps that shorten towards the end, where the density is sharp.
+    """
+    own, replayed = OnPolicy(), FromReplay()
+    search = Collect(MALA(replayed, num_steps=_CHAIN_STEPS, burn_in=_CHAIN_STEPS // 2))
+    elapsed = np.linspace(0, 1, config.num_steps + 1)
+    optimiser = OptimiserConfig(
+        learning_rate=config.learning_rate,
+        log_z_learning_rate=0.02,
+        max_norm=10.0,
+        decay_steps=config.round_steps,
+        final_fraction=0.02,
+    )
+    return Experiment(
+        environment=Diffusion(
+            dim,
+            config.num_steps,
+            Brownian(config.sigma),
+            times=tuple((1 - (1 - elapsed) ** 2).tolist()),
+            log_variance_range=4.0,
+            drift="noise",
+        ),
+        target=target,
+        behaviour=Cycle((own, search, own, replayed, Collect(FromTeacher()), replayed)),
+        objective=TB(Huber(5.0)),
+        teacher_reward=OneSided(),
+        replay=ReplayConfig(_CAPACITY, "weight", target_ess=0.3, refresh=True),
+        network=DiffusionMLPConfig(width=config.width, harmonics=32, waves=8),
+        optimiser=optimiser,
+        batch_size=config.batch_size,
+        steps=config.round_steps * config.max_rounds,
+    )
+
+
+def remember(
+    experiment: Experiment, state: TrainState, x: Float[np.ndarray, "points n"], key: PRNGKeyArray
+) -> TrainState:
+    """Put points into the buffers of all seeds."""
+    keys = jax.random.split(key, state.num_seeds)
+    return TrainState(state.step, _remember(experiment, state.seeds, jnp.asarray(x), keys))
+
+
+@eqx.filter_jit
+def _remember(experiment: Experiment, seeds, x: Float[Array, "points n"], keys):
+    def one(seed, key):
+        log_reward = jax.vmap(experiment.target.log_reward)(x)
+        weight = _backward_log_weight(seed.student.sampler, key, x, log_reward)
+        buffer = replay_buffer.add(seed.replay, x, log_reward, weight)
+        return eqx.tree_at(lambda s: s.replay, seed, buffer)
+
+    return jax.vmap(one)(seeds, keys)
+
+
+def _backward_log_weight(sampler, key, x, log_reward):
+    trajectory = sample_backward(sampler, key, x)
+    scored = score(sampler, trajectory, log_reward, jnp.ones_like(log_reward))
+    return log_reward + jnp.sum(scored.log_pb - scored.log_pf, axis=1)
+
+
+def restart(experiment: Experiment, state: TrainState) -> TrainState:
+    """The same samplers with fresh optimisers: the learning rate begins anew."""
+
+    def fresh(agent: _train.Agent, optimiser: OptimiserConfig) -> _train.Agent:
+        params = eqx.filter(agent.sampler, _train.trained(agent.sampler))
+        init = jax.vmap(optimiser.build().init)(params)
+        return _train.Agent(agent.sampler, init)
+
+    seeds = state.seeds
+    assert seeds.teacher is not None
+    seeds = eqx.tree_at(
+        lambda s: (s.student, s.teacher),
+        seeds,
+        (
+            fresh(seeds.student, experiment.optimiser),
+            fresh(seeds.teacher, experiment.teacher_optimiser or experiment.optimiser),
+        ),
+    )
+    return TrainState(state.step, seeds)
+
+
+def draw(
+    state: TrainState, target: Standardised, key: PRNGKeyArray, n: int
+) -> tuple[Float64[np.ndarray, "seeds n dim"], Float64[np.ndarray, "seeds n"]]:
+    """`n` draws of each seed's Student, and their log weights, offset included."""
+    drawn = [
+        empirical.draws(state.student(i), target, jax.random.fold_in(key, i), n, batch_size=512)
+        for i in range(state.num_seeds)
+    ]
+    x = np.stack([np.asarray(one.x) for one in drawn])
+    log_weight = np.stack([np.asarray(one.log_weight, np.float64) for one in drawn])
+    return x, log_weight + float(target.offset)
+
+
+def normalised(log_weight: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Weights that sum to 1."""
+    top = float(log_weight.max())
+    weight = np.exp(log_weight - (top if math.isfinite(top) else 0.0))
+    return weight / weight.sum()

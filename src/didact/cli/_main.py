@@ -1,0 +1,75 @@
+"""The entry point: which command is meant, and how it ends."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .._version import __version__
+from ._commands import Evaluate, List, Report, Sample, evaluate, listing, report, sample
+from ._parse import parse
+from ._process import BadInput, enough_memory, note, show, termination, warnings
+from ._train import train
+
+_COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
+    "sample": (Sample, sample),
+    "evaluate": (Evaluate, evaluate),
+    "report": (Report, report),
+    "list": (List, listing),
+}
+
+_USAGE = f"""didact {__version__}: amortized samplers, taught where they are wrong.
+
+  didact train grid      train on the deceptive grid; the same command resumes
+  didact train 25gmm     train a diffusion sampler; also 40gmm, manywell-32, funnel, ...
+  didact sample RUN      draw from a trained Student into .npz or .csv
+  didact evaluate RUN    verdict on the trained Student
+  didact report RUN      write report.html
+  didact list            all tasks, presets, environments and targets
+
+didact COMMAND --help shows the options of a command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `didact` command."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names of any kind can be shown
+    try:
+        with termination(), warnings(), enough_memory():
+            code = _dispatch(arguments)
+    except BadInput as error:
+        note(f"didact: {error}")
+        code = 2
+    except KeyboardInterrupt:
+        note("didact: stopped.")
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output left (didact list | head): nothing is wrong.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        show(_USAGE)
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name == "--version":
+        show(f"didact {__version__}")
+        return 0
+    if name == "train":
+        if rest[:1] in (["-h"], ["--help"]):
+            show(_USAGE)
+            return 0
+        return train(rest)
+    if name in _COMMANDS:
+        options, command = _COMMANDS[name]
+        return command(parse(options, name, rest))
+    names = ", ".join(["train", *_COMMANDS])
+    raise BadInput(f"unknown command {name!r}; the commands are {names} (didact --help).")

@@ -1,0 +1,52 @@
+"""Words of a command line to options, and options to words."""
+
+import contextlib
+import io
+import re
+from typing import Any, TypeVar
+
+import tyro
+
+from ._process import BadInput
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], command: str, arguments: list[str]) -> Options:
+    """Parse the options of a command; tyro's boxed errors become one line.
+
+    **Errors:** `BadInput` for what the command does not take.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                options,
+                prog=f"didact {command}",
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        message = _message(errors.getvalue())
+        raise BadInput(f"{message} (didact {command} --help shows the options)") from None
+
+
+def words(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    found = []
+    for name, value in options.items():
+        found.append(f"--{name.replace('_', '-')}")
+        found += [] if isinstance(value, bool) else [str(value)]
+    return found
+
+
+def _message(text: str) -> str:
+    """What is wrong, from tyro's page: a title, the message, and help, with rules between."""
+    blocks = [
+        " ".join(re.sub("[╭╮╰╯│]", " ", block).split()) for block in re.split("[-─]{4,}", text)
+    ]
+    message = (blocks[1:] or blocks)[0].split("Got errors:")[0].strip()
+    meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(blocks))
+    return message + (f"; did you mean {meant[1]}?" if meant else "")

@@ -1,0 +1,94 @@
+"""`didact train`: into a run folder, from the start or from where it stopped."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ._parse import parse, words
+from ._process import (
+    BadInput,
+    note,
+    one_line,
+    run_error,
+    show,
+    stop_signals,
+    use_compilation_cache,
+)
+from ._table import print_verdict, say_reason
+from ._tasks import Training, options_of
+
+
+def train(arguments: list[str]) -> int:
+    """Train the task that the first word names, with the options that follow."""
+    task, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    options = _options(task, rest)
+    options.check()
+    out = options.folder(task)
+    use_compilation_cache()
+    from .. import run as runs
+
+    with one_line(ValueError):
+        experiment = options.experiment(task)
+    with stop_signals() as stop, one_line(runs.RunError, FloatingPointError, OSError):
+        run = runs.train(
+            experiment,
+            out,
+            seeds=range(options.seed, options.seed + options.seeds),
+            evaluations=options.evaluations,
+            checkpoint_seconds=options.checkpoint_seconds,
+            num_draws=options.draws,
+            should_stop=lambda: stop.code != 0,
+            summary=_summary(task, options),
+            progress=True,
+        )
+    if stop.code:
+        again = f"didact train {task} --resume --out {shlex.quote(str(out))}"
+        note(f"Stopped; everything is written. Go on with: {again}")
+        return stop.code
+    with one_line(runs.RunError):
+        verdict = run.verdict()
+    say_reason(verdict)
+    print_verdict(verdict)
+    show(f"Report: {out / 'report.html'}")
+    return 0
+
+
+def _options(task: str, arguments: list[str]) -> Training:
+    """Parse options; with --resume, those of the run come first and the given ones override."""
+    kind, command = options_of(task), f"train {task}"
+    options = parse(kind, command, arguments)
+    if options.resume:
+        out = options.folder(task)
+        options = parse(kind, command, [*_stored(out, task), *arguments])
+        options = dataclasses.replace(options, out=out)
+    return options
+
+
+def _summary(task: str, options: Training) -> dict[str, Any]:
+    """What a run keeps of its command, and says about itself."""
+    stored = options.stored()
+    return {
+        "task": task,
+        "preset": options.preset,
+        "title": options.title(task),
+        "command": shlex.join(["didact", "train", task, *words(stored)]),
+        "options": stored,
+    }
+
+
+def _stored(out: Path, task: str) -> list[str]:
+    """The options that the run in a folder was made with, as words."""
+    from ..run import Run
+
+    with one_line(run_error(), OSError):
+        summary = Run.load(out).config.get("summary")
+    stored = summary.get("options") if isinstance(summary, dict) else None
+    if not isinstance(summary, dict) or not isinstance(stored, dict):
+        raise BadInput(f"{out} was not made by this command; resume it from Python.")
+    if summary.get("task") != task:
+        raise BadInput(
+            f"{out} holds another run (task is {summary.get('task')!r} there, {task!r} here): "
+            "choose another folder with --out."
+        )
+    return words({name: value for name, value in stored.items() if name != "out"})
