@@ -10,24 +10,26 @@ stands what the best sampler with the same Gaussian steps would have (`didact.me
 import argparse
 import functools
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from grid import number, spread
 
-from didact.environments import Brownian, Diffusion, Process
+from didact.environments import Diffusion, Process
 from didact.metrics.floor import Floor, discretisation_floor
 from didact.presets import DIFFUSION_TASKS
+from grid import number, spread
 
 RESULTS = Path(__file__).parent / "results" / "diffusion"
 OWN = ("--sigma", "6", "--steps", "6000", "--batch-size", "128")
 CELLS: list[tuple[str, str, tuple[str, ...]]] = [
-    *((task, preset, ("--seeds", "2")) for task in ("25gmm", "manywell-32")
-      for preset in ("tb", "tb-per", "teacher", "didact")),
+    *(
+        (task, preset, ("--seeds", "2"))
+        for task in ("25gmm", "manywell-32")
+        for preset in ("tb", "tb-per", "teacher", "didact")
+    ),
 ]
 COLUMNS = {
     "elbo": "ELBO",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._fit import Fit as Fit
     from ._fit import FitConfig as FitConfig
     from ._fit import fit as fit
+    from ._fit import fit_numpyro as fit_numpyro
     from ._fit import load_fit as load_fit
     from ._sampler import Sampler as Sampler
     from ._train import StepInfo as StepInfo
@@ -54,6 +55,7 @@ __all__ = [
     "behaviours",
     "environments",
     "fit",
+    "fit_numpyro",
     "init",
     "load_fit",
     "load_sampler",
@@ -76,7 +78,7 @@ __all__ = [
 _HOMES = {
     "_constraints": ("Constraint",),
     "_experiment": ("Experiment", "OptimiserConfig"),
-    "_fit": ("Fit", "FitConfig", "fit", "load_fit"),
+    "_fit": ("Fit", "FitConfig", "fit", "fit_numpyro", "load_fit"),
     "_sampler": ("Sampler",),
     "_train": ("StepInfo", "TrainState", "ask", "init", "objects", "step", "tell", "train_chunk"),
     "checkpoint": ("load_sampler", "save_sampler"),

@@ -43,6 +43,10 @@ class _Leaf(eqx.Module):
     def is_free(self) -> np.ndarray:
         """Which of the unconstrained numbers are entries of the array themselves."""
 
+    @abc.abstractmethod
+    def arguments(self) -> tuple[Array, Array, bool]:
+        """Lower bounds, upper bounds, and whether it is a simplex, as given."""
+
 
 class _Interval(_Leaf):
     """Entries between bounds, each its own: identity, exponential or scaled logistic."""
@@ -121,6 +125,9 @@ class _Interval(_Leaf):
     def is_free(self) -> np.ndarray:
         return np.asarray(~(jnp.isfinite(self.lower) | jnp.isfinite(self.upper)))
 
+    def arguments(self) -> tuple[Array, Array, bool]:
+        return self.lower, self.upper, False
+
 
 class _Simplex(_Leaf):
     """Rows of K positive numbers that sum to 1, by stick-breaking."""
@@ -165,6 +172,10 @@ class _Simplex(_Leaf):
 
     def is_free(self) -> np.ndarray:
         return np.zeros(self.free_shape, bool)
+
+    def arguments(self) -> tuple[Array, Array, bool]:
+        unbounded = jnp.full(self.shape, jnp.inf, self.dtype)
+        return -unbounded, unbounded, True
 
 
 class Constraint(eqx.Module):
@@ -277,6 +288,15 @@ class Constraint(eqx.Module):
         """log|det T'(z)|, with the first K − 1 weights of a simplex as its coordinates."""
         terms = [leaf.log_det(piece).astype(z.dtype) for leaf, piece in self._pieces(z)]
         return jnp.sum(jnp.stack(terms))
+
+    def arguments(self) -> tuple[PyTree, tuple[PyTree, PyTree], PyTree]:
+        """`template`, `bounds` and `simplex` that make the same constraint, one value a leaf."""
+        structs = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in self.leaves]
+        lower, upper, simplex = zip(*(leaf.arguments() for leaf in self.leaves), strict=True)
+        template, lower, upper, simplex = (
+            jax.tree.unflatten(self.structure, part) for part in (structs, lower, upper, simplex)
+        )
+        return template, (lower, upper), simplex
 
     def names(self) -> list[str]:
         """Labels of the numbers of a position, leaf by leaf: `x[0]`, `mu`, `net.weights[2, 0]`."""

@@ -1,5 +1,6 @@
 """What is wrong with a log-density, and where its mass lies, before anything is trained on it."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -258,7 +259,7 @@ class Survey(eqx.Module):
     """Rough estimate of log of the integral of the density; too low where mass was not found."""
     converged: Bool[Array, ""]
     """Whether the search reached the density itself; else it ended at a flattened form of it."""
-    calls: int = eqx.field(static=True)
+    calls: Int[Array, ""]
     """Number of points at which the density, or its gradient too, was computed."""
 
 
@@ -275,8 +276,8 @@ def find_scale(
        mass for equal ratios of scale, and of normals at the ends of the climbs. So a density of
        any scale and the modes that were climbed are covered from the start, while an end that is
        sharp and high but of little mass (the neck of a funnel) loses its points to the rest.
-       The kernels are MALA steps, preconditioned by the gradients' second moments, and swaps of
-       coordinates between points. Points are resampled by a power of their weights, so that
+       The kernels are MALA steps, preconditioned by the gradients' second moments, and redraws of
+       some of the coordinates from q. Points are resampled by a power of their weights, so that
        modes are not lost by chance.
 
     Location and scale are those of the quantiles at 5 % and 95 % of a normal; but no smaller than
@@ -284,35 +285,17 @@ def find_scale(
     cannot be resolved: shift the parameter.
 
     **Arguments:** `logdensity_fn`: z [n] -> log p(z), which may be -inf; `dim`: n; `particles`:
-    size of the population, even. Memory grows as particles · n, for n <= 256 also as n².
+    size of the population. Memory grows as particles · n, for n <= 256 also as n².
 
-    **Errors:** `ValueError` for dim < 1 or particles < 16 or odd.
+    **Errors:** `ValueError` for dim < 1 or particles < 16.
 
     References: Riedmiller and Braun (1993), "A direct adaptive method for faster backpropagation
     learning"; Del Moral, Doucet and Jasra (2006), "Sequential Monte Carlo samplers"; Titsias
-    (2023), "Optimal preconditioning and Fisher adaptive Langevin sampling"; for the swaps, Liang
-    and Wong (2001), "Real-parameter evolutionary Monte Carlo".
+    (2023), "Optimal preconditioning and Fisher adaptive Langevin sampling".
     """
     require("dim", dim, at_least=1)
     require("particles", particles, at_least=16)
-    if particles % 2:
-        raise ValueError(f"particles must be even, for they swap in pairs, got {particles}.")
-    climb_key, anneal_key = jax.random.split(key)
-    reference = _climb(logdensity_fn, dim, climb_key)
-    state = _anneal(logdensity_fn, reference, anneal_key, particles)
-    points, log_weight = state.points, state.log_weight
-    z, value = _without_hopeless(points.z, points.value, log_weight)
-    location, scale = _spread(z)
-    calls = _CLIMBERS * (_CLIMB_STEPS + 2 * _WIDTH_STEPS * dim) + _DRAWS * particles
-    return Survey(
-        location=location,
-        scale=scale,
-        population=z,
-        log_density=value,
-        log_z=_log_mean_exp(log_weight),
-        converged=state.beta == 1,
-        calls=calls + particles * int(state.step),
-    )
+    return _search(logdensity_fn, dim, key, particles)
 
 
 _CLIMBERS = 48
@@ -322,13 +305,36 @@ _DECADES = np.arange(-3, 3.6, 0.5)
 _DRAWS = 16
 """Draws from the reference for each particle, of which the first are selected."""
 _MOVES = 8
-"""Steps of the kernels at each temperature, half of them swaps."""
-_LAST_MOVES = 64
+"""Steps of the kernels at each temperature, half of them redraws."""
+_ROUND = 64
+"""Steps at beta = 1 after which it is asked whether location and scale still change."""
+_MOST_ROUNDS = 8
 _MOST_STEPS = 2000
 _SOFTNESS = 0.3
 """Points are resampled by this power of their weights: 1 is the usual, 0 never."""
 _HOPELESS = 10.0
 _FULL_MATRIX = 256
+
+
+@eqx.filter_jit
+def _search(logdensity_fn: LogDensity, dim: int, key: PRNGKeyArray, particles: int) -> Survey:
+    # The default generator takes seconds to compile.
+    seed = jax.random.bits(key, (4,), jnp.uint32)
+    climb_key, anneal_key = jax.random.split(jax.random.wrap_key_data(seed, impl="rbg"))
+    reference = _climb(logdensity_fn, dim, climb_key)
+    state = _anneal(logdensity_fn, reference, anneal_key, particles)
+    z, value = _without_hopeless(state.points.z, state.points.value, state.log_weight)
+    location, scale = _spread(z)
+    calls = _CLIMBERS * (_CLIMB_STEPS + 1 + 2 * _WIDTH_STEPS * dim) + _DRAWS * particles
+    return Survey(
+        location=location,
+        scale=scale,
+        population=z,
+        log_density=value,
+        log_z=_log_mean_exp(state.log_weight),
+        converged=state.beta == 1,
+        calls=calls + particles * state.step,
+    )
 
 
 class _Mixture(eqx.Module):
@@ -337,17 +343,20 @@ class _Mixture(eqx.Module):
     mean: Float[Array, "k n"]
     std: Float[Array, "k n"]
 
-    def sample(self, key: PRNGKeyArray, number: int) -> Float[Array, "number n"]:
-        which_key, normal_key = jax.random.split(key)
-        # Evenly over the components, so that none is missed.
-        shift = jax.random.randint(which_key, (), 0, len(self.mean))
-        which = (jnp.arange(number) + shift) % len(self.mean)
-        normal = jax.random.normal(normal_key, (number, self.mean.shape[1]), self.mean.dtype)
+    def from_noise(
+        self, normal: Float[Array, "m n"], uniform: Float[Array, ""]
+    ) -> Float[Array, "m n"]:
+        """Draws, spread evenly over the components, so that none is missed."""
+        first = (uniform * len(self.mean)).astype(int)
+        which = (first + jnp.arange(len(normal))) % len(self.mean)
         return self.mean[which] + self.std[which] * normal
 
-    def log_prob(self, z: Float[Array, " n"]) -> Float[Array, ""]:
-        parts = jax.scipy.stats.norm.logpdf(z, self.mean, self.std).sum(axis=1)
-        return _log_mean_exp(parts)
+    def log_prob(
+        self, z: Float[Array, " n"], coordinates: Bool[Array, " n"] | bool = True
+    ) -> Float[Array, ""]:
+        """Log-density of all coordinates of z, or of some of them."""
+        parts = jax.scipy.stats.norm.logpdf(z, self.mean, self.std)
+        return _log_mean_exp(jnp.sum(parts, axis=1, where=coordinates))
 
 
 class _Points(eqx.Module):
@@ -369,6 +378,11 @@ class _State(eqx.Module):
     step_size: Float[Array, ""]
     step: Int[Array, ""]
     at_one: Int[Array, ""]
+    """Steps at beta = 1."""
+    location: Float[Array, " n"]
+    scale: Float[Array, " n"]
+    settled: Bool[Array, ""]
+    """Whether these two, taken every `_ROUND` steps, have ceased to change."""
     key: PRNGKeyArray
 
 
@@ -383,7 +397,6 @@ def _evaluate(
     return jnp.where(known, value, -jnp.inf), gradient
 
 
-@eqx.filter_jit
 def _climb(logdensity_fn: LogDensity, dim: int, key: PRNGKeyArray) -> _Mixture:
     """The reference of the annealing: broad normals, and normals at the ends of climbs."""
     distances = jnp.asarray(10.0**_DECADES, jnp.result_type(float))
@@ -408,11 +421,10 @@ def _climb(logdensity_fn: LogDensity, dim: int, key: PRNGKeyArray) -> _Mixture:
     carry = (z, 0.1 * jnp.broadcast_to(start, z.shape), jnp.zeros_like(z), 0 * z, nowhere)
     (*_, ends, _), _ = jax.lax.scan(step, carry, length=_CLIMB_STEPS)
     widths = jax.lax.map(lambda end: _widths(logdensity_fn, end), ends)
-    # Of each kind a third of the mass, by repetition.
+    broad = distances[:, None] * jnp.ones(dim, z.dtype)
     spread = jnp.sqrt(jnp.var(ends, axis=0) + jnp.mean(widths**2, axis=0))
-    broad = jnp.resize(distances, (_CLIMBERS, 1)) * jnp.ones(dim, z.dtype)
-    between = jnp.resize(jnp.asarray([0.5, 1.0, 2.0, 4.0], z.dtype), (_CLIMBERS, 1)) * spread
-    centre = jnp.broadcast_to(jnp.mean(ends, axis=0), ends.shape)
+    between = jnp.resize(jnp.asarray([0.5, 1.0, 2.0, 4.0], z.dtype), (16, 1)) * spread
+    centre = jnp.broadcast_to(jnp.mean(ends, axis=0), between.shape)
     return _Mixture(
         jnp.concatenate([jnp.zeros_like(broad), centre, ends]),
         jnp.concatenate([broad, between, 1.5 * widths]),
@@ -438,7 +450,6 @@ def _widths(logdensity_fn: LogDensity, z: Float[Array, " n"]) -> Float[Array, " 
     return jnp.exp(0.5 * (low + high))
 
 
-@eqx.filter_jit
 def _anneal(
     logdensity_fn: LogDensity, reference: _Mixture, key: PRNGKeyArray, particles: int
 ) -> _State:
@@ -447,8 +458,9 @@ def _anneal(
     With weights w and resampling by w^s the new weights are w^(1-s): the points stand for the
     same law, and the mean of the weights still estimates the integral.
     """
-    draw_key, select_key, key = jax.random.split(key, 3)
-    drawn = reference.sample(draw_key, _DRAWS * particles)
+    normal_key, select_key, key = jax.random.split(key, 3)
+    normal = jax.random.normal(normal_key, (_DRAWS * particles, reference.mean.shape[1]))
+    drawn = reference.from_noise(normal, jnp.zeros(()))
     value = jax.vmap(logdensity_fn)(drawn)
     value = jnp.where(jnp.isfinite(value), value, -jnp.inf)
     ratio = value - jax.vmap(reference.log_prob)(drawn)
@@ -464,15 +476,20 @@ def _anneal(
         step_size=jnp.ones(()),
         step=jnp.zeros((), int),
         at_one=jnp.zeros((), int),
+        location=nothing[0],
+        scale=nothing[0],
+        settled=jnp.zeros((), bool),
         key=key,
     )
 
     def running(state: _State) -> Bool[Array, ""]:
-        return (state.step < _MOST_STEPS) & (state.at_one < _LAST_MOVES)
+        return (state.step < _MOST_STEPS) & ~state.settled
 
     def advance(state: _State) -> _State:
         temper = (state.step % _MOVES == 0) & (state.step > 0) & (state.beta < 1)
-        state = jax.lax.cond(temper, _cool, lambda state: state, state)
+        ask = (state.at_one % _ROUND == 0) & (state.beta == 1)
+        which = jnp.where(temper, 1, jnp.where(ask, 2, 0))
+        state = jax.lax.switch(which, (lambda state: state, _cool, _settle), state)
         return _move(logdensity_fn, reference, state)
 
     return jax.lax.while_loop(running, advance, state)
@@ -487,25 +504,38 @@ def _cool(state: _State) -> _State:
     log_weight = state.log_weight + gain
     score = _SOFTNESS * log_weight
     chosen = _resample(select_key, score, count)
-    return _State(
+    return dataclasses.replace(
+        state,
         points=jax.tree.map(lambda leaf: leaf[chosen], points),
         log_weight=(log_weight - score)[chosen] + _log_mean_exp(score),
         beta=beta,
-        step_size=state.step_size,
-        step=state.step,
-        at_one=state.at_one,
         key=key,
     )
 
 
+def _settle(state: _State) -> _State:
+    """Compare location and scale of the population with what they were."""
+    location, scale = _spread(state.points.z)
+    moved = jnp.abs(location - state.location) / scale
+    grown = jnp.abs(jnp.log(scale / state.scale))
+    still = jnp.all((moved < 0.3) & (grown < 0.3)) | (state.at_one >= _MOST_ROUNDS * _ROUND)
+    return dataclasses.replace(
+        state, location=location, scale=scale, settled=(state.at_one > 0) & still
+    )
+
+
 def _move(logdensity_fn: LogDensity, reference: _Mixture, state: _State) -> _State:
-    """One step of MALA, or every other time of swaps, that leaves the tempered density as it is."""
+    """One step of MALA, or every other time a redraw of some coordinates from the reference.
+
+    Both leave the tempered density as it is. Redraws go from mode to mode, and to combinations
+    of the coordinates of several.
+    """
     points, beta, step = state.points, state.beta, state.step
     m, n = points.z.shape
-    key, normal_key, uniform_key, pair_key = jax.random.split(state.key, 4)
+    key, normal_key, uniform_key = jax.random.split(state.key, 3)
     normal = jax.random.normal(normal_key, (m, n), points.z.dtype)
-    uniform = jax.random.uniform(uniform_key, (m, n + 2), points.z.dtype)
-    swap, first = step % 2 == 1, step == 0
+    uniform = jax.random.uniform(uniform_key, (m, n + 3), points.z.dtype)
+    redraw, first = step % 2 == 1, step == 0
 
     # Each point's step size is drawn apart: no single one suits a funnel.
     root = _root(points, beta)
@@ -513,39 +543,35 @@ def _move(logdensity_fn: LogDensity, reference: _Mixture, state: _State) -> _Sta
     drift = _drift(root, size, points, beta)
     moved = points.z + drift + size * root.apply(normal)
 
-    # Pairs from the two halves; one of each pair decides for both.
-    half = m // 2
-    partner_up = (jnp.arange(half) + jax.random.randint(pair_key, (), 0, half)) % half + half
-    partner = jnp.zeros(m, int).at[:half].set(partner_up).at[partner_up].set(jnp.arange(half))
-    decider = jnp.minimum(jnp.arange(m), partner)
-    exchanged = uniform[decider, :n] < uniform[decider, n : n + 1] ** 2
-    swapped = jnp.where(exchanged, points.z[partner], points.z)
+    # Few coordinates or all of them.
+    chosen = uniform[:, :n] < uniform[:, n : n + 1] ** 2
+    redrawn = jnp.where(chosen, reference.from_noise(normal, uniform[0, n + 1]), points.z)
 
-    z = jnp.where(first, points.z, jnp.where(swap, swapped, moved))
+    z = jnp.where(first, points.z, jnp.where(redraw, redrawn, moved))
     value, gradient = _evaluate(logdensity_fn, z)
     ref_value, ref_gradient = _evaluate(reference.log_prob, z)
     proposed = _Points(z, value, gradient, ref_value, ref_gradient)
 
     gain = _tempered(beta, value, ref_value) - _tempered(beta, points.value, points.reference)
     back = points.z - z - _drift(root, size, proposed, beta)
-    log_q = -0.5 * jnp.sum((root.solve(back) / size) ** 2 - normal**2, axis=1)
-    log_accept = jnp.where(swap, gain + gain[partner], gain + log_q)
+    by_move = -0.5 * jnp.sum((root.solve(back) / size) ** 2 - normal**2, axis=1)
+    log_q = jax.vmap(reference.log_prob)
+    by_redraw = log_q(points.z, chosen) - log_q(z, chosen)
+    log_accept = gain + jnp.where(redraw, by_redraw, by_move)
     log_accept = jnp.where(jnp.isnan(log_accept), -jnp.inf, log_accept)
-    threshold = jnp.log(uniform[:, -1])
-    accept = first | (jnp.where(swap, threshold[decider], threshold) < log_accept)
+    accept = first | (jnp.log(uniform[:, -1]) < log_accept)
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(accept.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     rate = jnp.mean(jnp.exp(jnp.minimum(log_accept, 0)))
     adapted = jnp.clip(state.step_size * jnp.exp(0.5 * (rate - 0.5)), 1e-3, 3.0)
-    return _State(
+    return dataclasses.replace(
+        state,
         points=jax.tree.map(choose, proposed, points),
-        log_weight=state.log_weight,
-        beta=beta,
-        step_size=jnp.where(first | swap, state.step_size, adapted),
+        step_size=jnp.where(first | redraw, state.step_size, adapted),
         step=step + 1,
-        at_one=jnp.where(beta == 1, state.at_one + 1, 0),
+        at_one=state.at_one + (beta == 1),
         key=key,
     )
 
@@ -632,7 +658,8 @@ def _resample(
     """Systematic resampling."""
     cumulative = jnp.cumsum(jax.nn.softmax(log_weight))
     at = (jnp.arange(number) + jax.random.uniform(key)) / number * cumulative[-1]
-    return jnp.minimum(jnp.searchsorted(cumulative, at), len(log_weight) - 1)
+    below = jnp.sum(cumulative[None] < at[:, None], axis=1)
+    return jnp.minimum(below, len(log_weight) - 1)
 
 
 def _log_mean_exp(x: Float[Array, " m"]) -> Float[Array, ""]:

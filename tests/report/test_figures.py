@@ -69,6 +69,12 @@ def test_curves_with_gaps() -> None:
         assert figures.png(drawn).startswith(PNG)
 
 
+def test_short_logarithmic_axes_have_labels() -> None:
+    x, y = np.arange(1.0, 4.0), np.array([[9.1], [7.0], [5.8]])
+    (ax,) = figures.curves([Line("a", x, y, figures.BLUE)], "y", log=True).axes
+    assert len(ax.get_yticks()) >= 2
+
+
 def test_running_mean_keeps_constants_and_length() -> None:
     for width in (1, 2, 5):
         np.testing.assert_allclose(figures.running_mean(np.full(9, 3.0), width), 3.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import didact
 from didact.environments import Hypergrid, published_backward_kernel
 from didact.metrics import empirical, evaluate_by_samples, evaluate_exactly, exact
-from didact.metrics.empirical import Draws
+from didact.metrics._evaluate import weight_statistics
 
 Floats = NDArray[np.float64]
 
@@ -66,34 +66,30 @@ def test_empirical_l1_is_the_mean_over_states() -> None:
     assert empirical.l1(np.array([5, 5]), np.array([0.5, 0.5])) == 0
 
 
-def draws(log_weight: Floats) -> Draws:
-    """Draws whose log-weights are these, put together from all three parts."""
-    part = jnp.asarray(log_weight, jnp.float32)
-    zero = jnp.zeros_like(part)
-    return Draws(jnp.zeros((len(part), 1), jnp.int32), part + 2, zero + 3, zero + 1)
-
-
-def test_summary_of_weights() -> None:
+def test_statistics_of_weights() -> None:
     weights = np.array([1.0, 2.0, 5.0, 8.0])
-    summary = empirical.summary(draws(np.log(weights)))
-    logs = np.log(weights)
-    assert summary["elbo"] == pytest.approx(logs.mean(), rel=1e-6)
-    assert summary["elbo_standard_error"] == pytest.approx(logs.std(ddof=1) / 2, rel=1e-6)
-    assert summary["log_z_estimate"] == pytest.approx(math.log(4), rel=1e-6)
-    assert summary["ess"] == pytest.approx(16**2 / (1 + 4 + 25 + 64) / 4, rel=1e-6)
+    found, logs = weight_statistics(np.log(weights)), np.log(weights)
+    assert found["elbo"] == pytest.approx(logs.mean(), rel=1e-6)
+    assert found["elbo_standard_error"] == pytest.approx(logs.std(ddof=1) / 2, rel=1e-6)
+    assert found["log_z_estimate"] == pytest.approx(math.log(4), rel=1e-6)
+    assert found["ess"] == pytest.approx(16**2 / (1 + 4 + 25 + 64) / 4, rel=1e-6)
+    for name, low, high in (
+        ("elbo", "elbo_low", "elbo_high"),
+        ("log_z_estimate", "log_z_low", "log_z_high"),
+    ):
+        assert found[low] < found[name] < found[high]
 
 
-def test_summary_at_the_ends() -> None:
-    even = empirical.summary(draws(np.full(10, -3.0)))
+def test_statistics_of_weights_at_the_ends() -> None:
+    even = weight_statistics(np.full(10, -3.0))
     assert even["ess"] == pytest.approx(1)
     assert even["log_z_estimate"] == pytest.approx(-3)
     assert even["elbo_standard_error"] == 0
-    one_counts = empirical.summary(draws(np.array([0.0, -500.0, -500.0, -500.0])))
+    one_counts = weight_statistics(np.array([0.0, -500.0, -500.0, -500.0]))
     assert one_counts["ess"] == pytest.approx(1 / 4)
     assert one_counts["log_z_estimate"] == pytest.approx(-math.log(4))
-    huge = empirical.summary(draws(np.array([3000.0, 3000.0])))
-    assert huge["ess"] == pytest.approx(1)
-    assert math.isnan(empirical.summary(draws(np.zeros(1)))["elbo_standard_error"])
+    assert weight_statistics(np.array([3000.0, 3000.0]))["ess"] == pytest.approx(1)
+    assert math.isnan(weight_statistics(np.zeros(1))["elbo_standard_error"])
 
 
 def truth(p: Floats, mode: list[int]) -> exact.Truth:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, PRNGKeyArray, PyTree
 
 from .. import checkpoint
-from .._constraints import Constraint
+from .._constraints import Constraint, Position
 from .._sampler import Sampler, sample_forward
 from ..metrics import weights
 from ._modes import Modes
+from ._refine import Refined, refine
 from ._standardised import Standardised
 from ._training import normalised
 from ._verdict import Verdict
@@ -108,9 +110,58 @@ class Fit:
         picked = jax.random.choice(key, len(self.log_weights), (n,), p=chance)
         return jax.tree.map(lambda leaf: leaf[picked], self.samples)
 
+    def refine(
+        self,
+        logdensity_fn: Callable[[Position], Array],
+        rng_key: PRNGKeyArray,
+        *,
+        num_steps: int = 200,
+        num_warmup: int = 200,
+        num_chains: int = 64,
+        kernel: str = "nuts",
+    ) -> Refined:
+        """Run Markov chains from draws picked by their weights. Needs the extra `didact[blackjax]`.
+
+        The chains leave the density exactly as it is, whatever the sampler lacks: what is wrong
+        within a hill is mended after some steps. What is wrong between hills that chains cannot
+        cross stays wrong, `reliable` and `k_hat` tell of that.
+
+        **Arguments:**
+
+        - `logdensity_fn`: position -> log p up to a constant, as given to `didact.fit`;
+        - `num_warmup` steps adapt the step size, and are dropped; `num_steps` are returned, for
+          each of `num_chains` chains;
+        - `kernel`: "nuts" (No-U-Turn trajectories) or "mala" (Langevin steps, each one call).
+
+        **Returns:** samples with leading axes [chains, steps], and `acceptance` [chains], `r_hat`
+        [n] of the unconstrained coordinates, `step_size`, `divergences`, `calls`.
+
+        **Errors:** `ImportError` without BlackJAX; `ValueError` for another kernel, fewer than 4
+        steps, 1 step of warm-up or 2 chains.
+        """
+        return refine(
+            logdensity_fn,
+            self.constraint,
+            self.location,
+            self.scale,
+            self.samples,
+            self.log_weights,
+            rng_key,
+            num_steps=num_steps,
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            kernel=kernel,
+        )
+
     def to_arviz(self) -> Any:
         """The draws as an ArviZ `DataTree`, one chain for each sampler: independent draws, to be
         weighted by `log_weight` in the sample statistics. Needs the extra `didact[arviz]`.
+
+        Variables are named as in `modes` and reports, a leaf of nested positions by its path:
+        `net.weights`. A slash, which a `DataTree` does not allow in names, becomes a dot.
+
+        **Errors:** `ImportError` without arviz-base; `ValueError` if two leaves would have one
+        name, or one would be named `chain` or `draw`.
         """
         try:
             from arviz_base import from_dict
@@ -120,15 +171,17 @@ class Fit:
         length = len(self.log_weights) // chains * chains
 
         def by_chain(leaf: Array | np.ndarray) -> np.ndarray:
+            # Draws come from the samplers in turn.
             leaf = np.asarray(leaf)[:length]
             return leaf.reshape(-1, chains, *leaf.shape[1:]).swapaxes(0, 1)
 
-        paths, _ = jax.tree.flatten_with_path(self.samples)
-        named = {_name(path): by_chain(leaf) for path, leaf in paths}
-        tree = from_dict(
-            {"posterior": named, "sample_stats": {"log_weight": by_chain(self.log_weights)}}
-        )
-        tree["posterior"].attrs |= {
+        names = [leaf.name.replace("/", ".") for leaf in self.constraint.leaves]
+        taken = [name for i, name in enumerate(names) if name in {"chain", "draw", *names[:i]}]
+        if taken:
+            raise ValueError(f"ArviZ cannot tell {taken[0]} from another: rename it in positions.")
+        leaves = [by_chain(leaf) for leaf in jax.tree.leaves(self.samples)]
+        # Of types that every file format of ArviZ takes.
+        facts = {
             "inference_library": "didact",
             "draws": "independent, to be weighted by exp(log_weight)",
             "log_z": self.log_z,
@@ -137,7 +190,13 @@ class Fit:
             "reliable": str(self.reliable),
             "reason": self.reason,
         }
-        return tree
+        return from_dict(
+            {
+                "posterior": dict(zip(names, leaves, strict=True)),
+                "sample_stats": {"log_weight": by_chain(self.log_weights)},
+            },
+            attrs={"posterior": facts},
+        )
 
     def report(self, path: str | Path) -> Path:
         """Write a self-contained HTML page: the verdict, the modes, the marginals, the weights."""
@@ -177,11 +236,6 @@ def load_fit(path: str | Path) -> Fit:
     **Errors:** `ValueError` naming the file if it is not one or is damaged.
     """
     return _load(Path(path))
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
-    return name or "x"
 
 
 def _mode_rows(target: Standardised, modes: Modes) -> tuple[dict[str, Any], ...]:

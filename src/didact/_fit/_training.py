@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Float64, PRNGKeyArray
 from .. import _train
 from .. import replay as replay_buffer
 from .._experiment import Experiment, OptimiserConfig
-from .._sampler import Sampler, sample_backward, score
+from .._sampler import sample_backward, score
 from .._train import TrainState
 from .._types import Target
 from ..behaviours import MALA, Collect, Cycle, FromReplay, FromTeacher, OnPolicy

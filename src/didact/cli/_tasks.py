@@ -23,9 +23,7 @@ class Training(abc.ABC):
     preset: str
     """Method: one that `didact list` shows."""
     steps: int | None = None
-    """Gradient steps. Default: the paper's budget for the task and its size."""
-    batch_size: int | None = None
-    """Trajectories a step. Default: that of --size."""
+    """Gradient steps. Default: the paper's budget for the preset, or that of --size."""
     seeds: int = 1
     """Replicas, trained side by side."""
     seed: int = 0
@@ -155,6 +153,8 @@ class Diffusion(Training):
     size: Literal["paper", "cpu"] = "cpu"
     """Budget: "paper", batches of 500 and 10,000 steps, or "cpu", 100 and 4,000, for a machine
     without an accelerator."""
+    batch_size: int | None = None
+    """Trajectories a step. Default: that of --size."""
     num_steps: int = 100
     """Steps of a trajectory."""
     sigma: float | None = None

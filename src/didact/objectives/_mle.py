@@ -17,7 +17,8 @@ class MLE(Objective):
 
     Over exact samples of the target the mean loss is the EUBO: an upper bound of log Z, and log Z
     plus the KL divergence of the sampler's paths from the target's. It is meant for
-    `didact.behaviours.FromSamples`; from a buffer it fits the buffer's law.
+    `didact.behaviours.FromSamples`; from a buffer it fits the buffer's law. P_B must be fixed: a
+    learned one has a gradient of mean 0 here, since trajectories are drawn from it.
     """
 
     needs_flow: ClassVar[bool] = False

@@ -22,7 +22,8 @@ class ReverseKL(Objective):
     Chen, ICLR 2022) minimise the same.
 
     **Arguments:** `path_only`: leave out the gradient of log P_F at a fixed path, whose mean is 0
-    (Roeder et al., 2017): the gradient then vanishes for every single trajectory at the optimum.
+    (Roeder et al., 2017): with a fixed P_B the gradient then vanishes for every single trajectory
+    at the optimum.
     False gives the gradient of the published path integral samplers.
     """
 

@@ -4,6 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
+
 from .. import targets
 from .._experiment import Experiment, OptimiserConfig
 from .._types import Objective, Target
@@ -95,6 +98,13 @@ def diffusion(
     dim = getattr(target, "dim", None)
     if not isinstance(dim, int):
         raise ValueError(f"{type(target).__name__} is no target on vectors: it has no dim.")
+    point = jax.ShapeDtypeStruct((dim,), jnp.result_type(float))
+    try:
+        jax.eval_shape(target.log_reward, point)
+    except TypeError as error:
+        raise ValueError(
+            f"{type(target).__name__} is no target on real vectors: {error}".splitlines()[0]
+        ) from error
     method, _, addition = preset.partition("-")
     taught = method == "teacher"
     # The rates fall where 60 % and 20 % of the paper's training are left.

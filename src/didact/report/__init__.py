@@ -9,10 +9,12 @@ figures beside it. The page works without JavaScript and loads nothing from anyw
 - `_figures`: arrays to figures, pure functions.
 - `_gallery`: which figures a run gets, each with its alternative text and caption.
 - `_page`, `_appendix`, `_html`, `style.css`: the page.
+- `_fit_page`: the page of a fit, from what the fit hands over.
 - `_write`: puts the page and the figures on disk.
 """
 
+from ._fit_page import FitData, write_fit
 from ._read import RunData
 from ._write import write
 
-__all__ = ["RunData", "write"]
+__all__ = ["FitData", "RunData", "write", "write_fit"]

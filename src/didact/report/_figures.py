@@ -297,10 +297,12 @@ def running_mean(values: Floats, width: int) -> Floats:
 
 
 def _label_decades(ax: Axes) -> None:
-    """Label 1, 2 and 5 in each decade where the axis spans fewer than two."""
+    """Label 1, 2 and 5 in each decade where the axis spans fewer than two decades."""
     low, high = ax.get_ylim()
     if high < 100 * low:
         ticks = _round_numbers(low, high)
+        if len(ticks) < 2:  # between two of them
+            ticks = [t for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
         ax.set_yticks(ticks, labels=[_thousands(t) for t in ticks])
     ax.yaxis.set_minor_formatter(NullFormatter())
 

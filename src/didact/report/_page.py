@@ -34,7 +34,16 @@ def page(run: RunData, pictures: Gallery, frames: Sequence[Frame]) -> str:
     """The whole document; `frames` are those of `pictures` that it shows."""
     title = _title(run)
     of_kind = _vectors_page.chapters if run.over_vectors else _chapters
-    chapters = [c for c in (*of_kind(run, pictures, frames), *_appendix(run)) if c[2]]
+    header = markup(_masthead(run, title), _verdict_box(run), _notes(run))
+    chapters = (*of_kind(run, pictures, frames), *_appendix(run))
+    return document(title, header, chapters, _footer(run))
+
+
+def document(
+    title: str, header: Html, chapters: Iterable[tuple[str, str, Html]], footer: str
+) -> str:
+    """A page of chapters (key, heading, body); those without a body are left out."""
+    chapters = [chapter for chapter in chapters if chapter[2]]
     head = markup(
         Html('<meta charset="utf-8">'),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
@@ -49,12 +58,12 @@ def page(run: RunData, pictures: Gallery, frames: Sequence[Frame]) -> str:
         aria_label="Contents",
     )
     body = markup(
-        tag("header", _masthead(run, title), _verdict_box(run), _notes(run), contents),
+        tag("header", header, contents),
         tag(
             "main",
             *(tag("section", tag("h2", name), body, id=key) for key, name, body in chapters),
         ),
-        tag("footer", tag("p", _footer(run))),
+        tag("footer", tag("p", footer)),
     )
     return "<!DOCTYPE html>\n" + tag("html", tag("head", head), tag("body", body), lang="en")
 

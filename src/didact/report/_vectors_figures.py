@@ -50,6 +50,15 @@ def draws(
     return figure
 
 
+def points(points: Floats, axes: tuple[int, int]) -> Figure:
+    """Draws [n, 2] alone."""
+    figure, ax = _square(axes)
+    ax.plot(
+        *points.T, ".", color=BLUE, markersize=3.2, alpha=0.45, markeredgewidth=0, rasterized=True
+    )
+    return figure
+
+
 def marginals(
     panels: Sequence[tuple[int, Floats, Floats, Floats | None]], *, weighted: bool
 ) -> Figure:

@@ -30,9 +30,9 @@ def write(run_dir: Path) -> Path:
     of_kind = _vectors_gallery if run.over_vectors else _gallery
     pictures = of_kind.gallery(run)
     for picture in pictures:
-        _save(run.path / "figures" / f"{picture.name}.png", picture.png)
+        save(run.path / "figures" / f"{picture.name}.png", picture.png)
     path = run.path / "report.html"
-    _save(path, _fitting(run, pictures))
+    save(path, _fitting(run, pictures))
     return path
 
 
@@ -52,7 +52,8 @@ def _thin(frames: tuple[Frame, ...], every: int) -> tuple[Frame, ...]:
     return frames[::-1][::every][::-1] if every else ()
 
 
-def _save(path: Path, content: bytes) -> None:
+def save(path: Path, content: bytes) -> None:
+    """Put a file in place, whole, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as file:
         _ = file.write(content)
