@@ -23,7 +23,6 @@ from didact.presets import DIFFUSION_TASKS
 from grid import number, spread
 
 RESULTS = Path(__file__).parent / "results" / "diffusion"
-OWN = ("--sigma", "6", "--steps", "6000", "--batch-size", "128")
 CELLS: list[tuple[str, str, tuple[str, ...]]] = [
     *(
         (task, preset, ("--seeds", "2"))
@@ -125,7 +124,7 @@ def table() -> str:
     cells = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     parts = []
     for task in dict.fromkeys(cell["task"] for cell in cells):
-        target = DIFFUSION_TASKS[task][0]()
+        target = DIFFUSION_TASKS[task].target()
         parts.append(f"**{task}**: log Z = {target.log_z:.4f}.\n")
         parts.append("| preset | batch × steps | n | " + " | ".join(COLUMNS.values()) + " |")
         parts.append("|---|---|---|" + "---|" * len(COLUMNS))

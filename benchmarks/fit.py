@@ -221,18 +221,17 @@ def smc(names: list[str], seed: int) -> None:
         particles, moves, leaps = 1_000, 5, 10
         temperatures = max(2, int(budget / (particles * moves * leaps)))
         step = 0.3 * scale / dim**0.25 / 4
-        sampler = blackjax.tempered_smc(
+        shared: Any = {
+            "step_size": step,
+            "inverse_mass_matrix": jnp.ones(dim),
+            "num_integration_steps": leaps,
+        }
+        sampler: Any = blackjax.tempered_smc(
             log_prior,
             log_likelihood,
             blackjax.hmc.build_kernel(),
             blackjax.hmc.init,
-            blackjax.smc.extend_params(
-                {
-                    "step_size": step,
-                    "inverse_mass_matrix": jnp.ones(dim),
-                    "num_integration_steps": leaps,
-                }
-            ),
+            blackjax.smc.extend_params(shared),
             resampling.systematic,
             num_mcmc_steps=moves,
         )

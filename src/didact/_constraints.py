@@ -222,7 +222,7 @@ class Constraint(eqx.Module):
     def __init__(
         self,
         template: int | PyTree,
-        bounds: tuple[PyTree, PyTree] | None = None,
+        bounds: PyTree = None,
         simplex: bool | PyTree = False,
     ):
         if isinstance(template, int | np.integer) and not isinstance(template, bool):
@@ -382,7 +382,7 @@ def _next(bound: np.ndarray, towards: np.ndarray) -> np.ndarray:
     """The next number inside a bound, never a subnormal one: processors take those for 0."""
     following = np.nextafter(bound, towards)
     tiny = np.finfo(bound.dtype).tiny
-    return np.where(np.abs(following) < tiny, np.sign(towards - bound) * tiny, following)
+    return np.where(np.abs(following) < tiny, np.where(towards > bound, tiny, -tiny), following)
 
 
 def _within_exp(z: Array) -> Array:

@@ -40,9 +40,7 @@ class DensityReport(eqx.Module):
     """Number of points at which the density was computed."""
 
 
-def check_density(
-    logdensity_fn: Callable[..., Any], constraint: Constraint, key: PRNGKeyArray
-) -> DensityReport:
+def check_density(logdensity_fn: Any, constraint: Constraint, key: PRNGKeyArray) -> DensityReport:
     r"""Find out whether a log-density can be sampled from, as far as that can be seen.
 
     The function is traced. Values and gradients are computed at 64 points z = s N(0, I), s from
@@ -258,7 +256,7 @@ class Survey(eqx.Module):
     log_z: Float[Array, ""]
     """Rough estimate of log of the integral of the density; too low where mass was not found."""
     converged: Bool[Array, ""]
-    """Whether the search reached the density itself; else it ended at a flattened form of it."""
+    """Whether the search reached the density itself, and not only a flattened form of it."""
     calls: Int[Array, ""]
     """Number of points at which the density, or its gradient too, was computed."""
 
@@ -287,7 +285,7 @@ def find_scale(
     **Arguments:** `logdensity_fn`: z [n] -> log p(z), which may be -inf; `dim`: n; `particles`:
     size of the population. Memory grows as particles · n, for n <= 256 also as n².
 
-    **Errors:** `ValueError` for dim < 1 or particles < 16.
+    **Errors:** `ValueError` for dim < 1 or particles < 16, or if p = 0 wherever it was computed.
 
     References: Riedmiller and Braun (1993), "A direct adaptive method for faster backpropagation
     learning"; Del Moral, Doucet and Jasra (2006), "Sequential Monte Carlo samplers"; Titsias
@@ -295,7 +293,13 @@ def find_scale(
     """
     require("dim", dim, at_least=1)
     require("particles", particles, at_least=16)
-    return _search(logdensity_fn, dim, key, particles)
+    survey = _search(logdensity_fn, dim, key, particles)
+    if not np.isfinite(survey.log_density).all():
+        raise ValueError(
+            "no point was found where the density is more than zero: say where its mass lies by "
+            "bounds=(lower, upper), or shift and scale the parameters."
+        )
+    return survey
 
 
 _CLIMBERS = 48
@@ -453,7 +457,7 @@ def _widths(logdensity_fn: LogDensity, z: Float[Array, " n"]) -> Float[Array, " 
 def _anneal(
     logdensity_fn: LogDensity, reference: _Mixture, key: PRNGKeyArray, particles: int
 ) -> _State:
-    """Points that go from the reference to the density, with weights that lack nothing.
+    """Points that go from the reference to the density, weighted.
 
     With weights w and resampling by w^s the new weights are w^(1-s): the points stand for the
     same law, and the mean of the weights still estimates the integral.
@@ -470,7 +474,7 @@ def _anneal(
     z, nothing = drawn[chosen], jnp.zeros((particles, drawn.shape[1]), drawn.dtype)
     state = _State(
         # Filled in by the first step.
-        points=_Points(z, nothing[:, 0], nothing, nothing[:, 0], nothing),
+        points=_Points(z, nothing[:, 0] - jnp.inf, nothing, nothing[:, 0], nothing),
         log_weight=jnp.full(particles, _log_mean_exp(gain)),
         beta=beta,
         step_size=jnp.ones(()),
@@ -483,7 +487,8 @@ def _anneal(
     )
 
     def running(state: _State) -> Bool[Array, ""]:
-        return (state.step < _MOST_STEPS) & ~state.settled
+        alive = jnp.any(jnp.isfinite(state.log_weight))
+        return (state.step < _MOST_STEPS) & ~state.settled & alive
 
     def advance(state: _State) -> _State:
         temper = (state.step % _MOVES == 0) & (state.step > 0) & (state.beta < 1)
@@ -518,7 +523,7 @@ def _settle(state: _State) -> _State:
     location, scale = _spread(state.points.z)
     moved = jnp.abs(location - state.location) / scale
     grown = jnp.abs(jnp.log(scale / state.scale))
-    still = jnp.all((moved < 0.3) & (grown < 0.3)) | (state.at_one >= _MOST_ROUNDS * _ROUND)
+    still = jnp.all((moved < 0.4) & (grown < 0.4)) | (state.at_one >= _MOST_ROUNDS * _ROUND)
     return dataclasses.replace(
         state, location=location, scale=scale, settled=(state.at_one > 0) & still
     )

@@ -216,9 +216,9 @@ def _loss_and_gradient(params, others, trajectory, place, log_reward, weight):
     rest, *_ = others
     sizes = row_sizes(rest.environment, trajectory.mask.shape[0])
 
-    def evaluate(params, dynamic, *batch):
+    def evaluate(params, dynamic, trajectory, place, log_reward, weight):
         rest, objective, target = eqx.combine(dynamic, static)
-        place = batch[1]
+        batch = (trajectory, place, log_reward, weight)
         branches = [
             lambda p, rows=rows: _loss_and_gradient_of(p, rest, objective, target, *batch, rows)
             for rows in sizes

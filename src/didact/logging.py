@@ -1,11 +1,12 @@
-"""The record of a run, `metrics.jsonl`, and the progress bar.
+"""The record of a run, `metrics.jsonl`, and the progress of its training.
 
 The record is append-only JSON lines: a header with the format's version, then one object a
 row, `kind` "train" or "evaluation". Values that depend on the clock stand under `time`.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from ._files import write_whole
 from .metrics import finite_or_none
 
 FORMAT_VERSION = 1
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 class MetricsLog:
@@ -66,22 +68,29 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class ProgressBar:
-    """Loss, modes found, speed and time left, on stderr; silent where that is no terminal."""
+    """What a run is doing, on stderr: a bar with loss, modes found, speed and time left; where that
+    is no terminal, a line for each phase and every ten seconds one more.
+    """
 
     def __init__(self, total: int, done: int, *, enabled: bool):
-        console = Console(stderr=True)
+        self._console = Console(stderr=True)
+        self._shown = enabled and self._console.is_terminal
+        self._lines = enabled and not self._shown
+        self._total, self._quality = total, ""
+        self._said_at = time.monotonic()
+        self._first: tuple[int, float] | None = None
         self._progress = Progress(
             TextColumn("{task.fields[phase]}"),
             BarColumn(bar_width=30),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not (enabled and console.is_terminal),
+            console=self._console,
+            disable=not self._shown,
             transient=True,
         )
         self._task = self._progress.add_task(
-            "train", total=total, completed=done, phase="compiling", status=""
+            "train", total=total, completed=done, phase="", status=""
         )
 
     def __enter__(self) -> "ProgressBar":
@@ -96,6 +105,12 @@ class ProgressBar:
     ) -> None:
         self._progress.stop()
 
+    def phase(self, name: str) -> None:
+        """Say what begins now, such as "compiling"."""
+        self._progress.update(self._task, phase=name, status="")
+        if self._lines:
+            self._say(f"{name} ...")
+
     def update(self, row: Mapping[str, Any]) -> None:
         """Show a "train" row."""
         parts = [f"loss {_mean(row['loss']):.3g}"]
@@ -105,6 +120,34 @@ class ProgressBar:
         self._progress.update(
             self._task, completed=row["step"], phase="training", status="  ".join(parts)
         )
+        now = time.monotonic()
+        if self._first is None:  # the first chunk compiles: it says nothing of the speed
+            self._first = row["step"], now
+        if self._lines and now - self._said_at >= _SECONDS_BETWEEN_LINES:
+            quality = self._quality or f"loss {_mean(row['loss']):.3g}"
+            left = self._time_left(row["step"], now)
+            self._say(f"step {row['step']:,}/{self._total:,}, {quality}{left}")
+
+    def judged(self, row: Mapping[str, Any]) -> None:
+        """Remember an "evaluation" row, of which the next line will tell."""
+        for key, name in (("tv", "TV"), ("elbo", "ELBO")):
+            values = row.get(key)
+            if values and None not in values:
+                self._quality = f"{name} {_mean(values):.3g}"
+                return
+
+    def _time_left(self, step: int, now: float) -> str:
+        assert self._first is not None
+        done, since = step - self._first[0], now - self._first[1]
+        if done <= 0 or step >= self._total:
+            return ""
+        seconds = since / done * (self._total - step)
+        about = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        return f", about {about} left"
+
+    def _say(self, text: str) -> None:
+        self._said_at = time.monotonic()
+        print(text, file=self._console.file, flush=True)  # without colours and wrapping
 
 
 def _check(row: Mapping[str, Any]) -> None:
@@ -115,7 +158,7 @@ def _check(row: Mapping[str, Any]) -> None:
         _ = row["time"]["seconds"] + 0.0
 
 
-def _mean(values: list[float | None] | list[int]) -> float:
+def _mean(values: Sequence[float | int | None]) -> float:
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else float("nan")
 

@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from . import _train, checkpoint
 from ._config import ForeignName, foreign_names, from_json, to_json
@@ -45,6 +46,10 @@ from .samples import draw_batches
 _log = logging.getLogger("didact")
 FORMAT_VERSION = 1
 _FEW_DRAWS = 2048
+_GROUPS = 64
+_FEWEST_PROBED, _MOST_PROBED, _PROBED_NUMBERS = 16, 1024, 2**13
+_MAX_DIFFERENCES = 6
+_NOT_OF_THE_EXPERIMENT = ("out", "seed", "seeds", "evaluations", "draws", "checkpoint_seconds")
 _LABELS = (
     *("task", "preset", "dim", "side", "convention", "sigma", "num_steps", "steps", "batch_size"),
 )
@@ -70,7 +75,8 @@ class Run:
         **Arguments:** `given`: values for what a configuration can only name, such as the
         function of a `didact.targets.FromFunction` ({"module:name": function}).
 
-        **Errors:** `RunError` if the folder is no run or its configuration is damaged.
+        **Errors:** `RunError` if the folder is no run, its configuration is damaged or names what
+        is not given.
         """
         path = Path(path)
         config = _read_config(path)
@@ -80,7 +86,7 @@ class Run:
                 raise ValueError("its experiment is none")
             seeds = _check_seeds(config["seeds"])
         except ForeignName as error:
-            raise RunError(f"{path / 'config.json'} cannot be read here: {error}.") from error
+            raise RunError(_how_to_give(path, config["experiment"], given or {})) from error
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _damaged(path / "config.json", error) from error
         return Run(path, experiment, seeds, config)
@@ -185,7 +191,8 @@ def train(
     `checkpoint_seconds` between checkpoints; `num_draws` of the final draw statistics (None: the
     paper's 100,000, for real vectors 10,000);
     `should_stop` is asked after each chunk: True ends with everything written; `summary`:
-    labels for the report; `progress`: show a bar on stderr.
+    labels for the report; `progress`: show a bar on stderr, or where that is no terminal a line
+    every ten seconds.
 
     **Errors:** `RunError` if the folder cannot be used: it holds another run, is damaged, or
     another process is training in it; `FloatingPointError` at a non-finite reward or loss,
@@ -206,17 +213,18 @@ def train(
         resumed = _restore(path, state)
         if resumed is not None:
             state = resumed
-        state, stopped = _loop(
-            run, state, evaluations, checkpoint_seconds, should_stop, progress=progress
-        )
-        if not stopped:
-            for i, seed in enumerate(seeds):
-                file = _sampler_file(path, seed)
-                file.parent.mkdir(exist_ok=True)
-                checkpoint.save_sampler(file, state.student(i), seed=seed)
-        if not stopped and not should_stop():
-            _keep_verdict(run, state, _evaluate_run(run, state, num_draws))
-        run.report()
+        with ProgressBar(experiment.steps, int(state.step), enabled=progress) as bar:
+            state, stopped = _loop(run, state, evaluations, checkpoint_seconds, should_stop, bar)
+            if not stopped:
+                for i, seed in enumerate(seeds):
+                    file = _sampler_file(path, seed)
+                    file.parent.mkdir(exist_ok=True)
+                    checkpoint.save_sampler(file, state.student(i), seed=seed)
+            if not stopped and not should_stop():
+                bar.phase("evaluating")
+                _keep_verdict(run, state, _evaluate_run(run, state, num_draws))
+            bar.phase("writing the report")
+            run.report()
     return run
 
 
@@ -236,6 +244,11 @@ def _sampler_file(path: Path, seed: int) -> Path:
 
 
 def _check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(seeds, int):  # a number of seeds, or the number of one?
+        raise ValueError(
+            f"seeds must list them, got {seeds}: range({seeds}) trains {seeds} replicas, "
+            f"[{seeds}] the one of that number."
+        )
     seeds = tuple(int(seed) for seed in seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}.")
@@ -248,7 +261,7 @@ def _check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 def _lock(path: Path) -> Iterator[None]:
     """Make a folder, and keep other processes from training in it at the same time."""
     if path.exists() and not path.is_dir():
-        raise RunError(f"{path} exists and is not a run folder: choose another with --out.")
+        raise RunError(f"{path} exists and is not a run folder: choose another folder.")
     path.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
@@ -261,7 +274,7 @@ def _lock(path: Path) -> Iterator[None]:
     except BlockingIOError:
         os.close(folder)
         raise RunError(
-            f"another process is training in {path}: wait for it, or choose another with --out."
+            f"another process is training in {path}: wait for it, or choose another folder."
         ) from None
     except OSError:  # a file system without locks
         pass
@@ -274,6 +287,8 @@ def _lock(path: Path) -> Iterator[None]:
 def _read_config(path: Path) -> dict[str, Any]:
     """The configuration of a run folder, of this format, as plain values."""
     file = path / "config.json"
+    if not path.exists():
+        raise RunError(f"{path} does not exist: name the folder of a run.")
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no config.json.")
     try:
@@ -308,12 +323,10 @@ def _open(
             config.get("probe"), experiment
         )
         if difference:
-            raise RunError(
-                f"{path} holds another run ({difference}): choose another folder with --out."
-            )
+            raise RunError(f"{path} holds another run ({difference}): choose another folder.")
         return Run(path, experiment, seeds, config)
     if any(file.suffix != ".partial" for file in path.iterdir()):
-        raise RunError(f"{path} exists and is not a run folder: choose another with --out.")
+        raise RunError(f"{path} exists and is not a run folder: choose another folder.")
     config = {
         "format_version": FORMAT_VERSION,
         "didact_version": __version__,
@@ -329,47 +342,128 @@ def _open(
     return Run(path, experiment, seeds, config)
 
 
+def _how_to_give(path: Path, experiment: Any, given: Mapping[str, Any]) -> str:
+    """What to do about the objects of the user's that a configuration names."""
+    missing = [name for name in foreign_names(experiment) if name not in given]
+    listed = ", ".join(f"{name!r}: ..." for name in missing)
+    return (
+        f"{path / 'config.json'} cannot be read here, as it names what is not part of didact: "
+        f"didact.Run.load({str(path)!r}, given={{{listed}}}) reads it, with the "
+        f"object{'s themselves' if len(missing) > 1 else ' itself'} in place of the dots."
+    )
+
+
 def _difference(
     config: Mapping[str, Any],
     seeds: Sequence[int],
     wanted: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> str:
-    """The first thing in which a run differs from the one that is wanted; empty if none."""
-
-    def differ(name: str, have: Any, want: Any) -> str:
-        return f"{name} is {have!r} there, {want!r} here"
-
+    """Everything in which a run differs from the one that is wanted; empty if nothing."""
+    found: dict[str, tuple[str, str]] = {}
     if config["seeds"] != list(seeds):
-        return differ("seeds", config["seeds"], list(seeds))
+        found["seeds"] = repr(config["seeds"]), repr(list(seeds))
     stored = config["experiment"]
     # Read and written anew, so that files of older versions compare equal to today's.
     with contextlib.suppress(ValueError, RecursionError):
         stored = to_json(from_json(stored))
     have, want = _flat(stored), _flat(wanted)
     differing = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
-    if not differing:
-        return ""
-    # What the user said explains more than where in the experiment it ended up.
-    labels = config.get("summary")
-    if isinstance(labels, dict):
-        for name in _LABELS:
-            if labels.get(name) != facts.get(name):
-                return differ(name, labels.get(name), facts.get(name))
-    return differ(differing[0], have.get(differing[0]), want.get(differing[0]))
+    if differing:
+        # What the user said explains more than where in the experiment it ended up.
+        said, complete = _said_differently(config.get("summary"), facts)
+        if not (said and complete):
+            differing = [name for name in differing if name.rpartition(".")[2] not in said]
+            said |= {name: (repr(have.get(name)), repr(want.get(name))) for name in differing}
+        found |= said
+    shown = [f"{name} is {there} there, {here} here" for name, (there, here) in found.items()]
+    more = len(shown) - _MAX_DIFFERENCES
+    return "; ".join(shown[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _said_differently(
+    labels: Any, facts: Mapping[str, Any]
+) -> tuple[dict[str, tuple[str, str]], bool]:
+    """Labels in which two runs differ; and the options, where both were made by the command line,
+    of which these are all that there is to say.
+    """
+    if not isinstance(labels, dict):
+        return {}, False
+    said = {
+        name: (repr(labels.get(name)), repr(facts.get(name)))
+        for name in _LABELS
+        if labels.get(name) != facts.get(name)
+    }
+    there, here = labels.get("options"), facts.get("options")
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return said, False
+    for name in dict.fromkeys((*there, *here)):
+        if name not in (*said, *_NOT_OF_THE_EXPERIMENT) and there.get(name) != here.get(name):
+            said[name] = _option(there, name), _option(here, name)
+    return said, True
+
+
+def _option(options: Mapping[str, Any], name: str) -> str:
+    return repr(options[name]) if name in options else "the default"
 
 
 def _probe(experiment: Experiment, seeds: Sequence[int]) -> dict[str, Any]:
-    """log R of a few objects. The user's own functions are stored by their names: these values
-    tell whether a function of that name is still the same.
+    """What tells whether the user's own functions, which are stored by their names, are still the
+    same: log R of objects that are spread out, and where all objects can be listed log Z and
+    checksums of log R over groups of them (`_checksums`).
     """
-    student = _train.init(experiment, seeds).student()
-    x = empirical.objects(student, jax.random.key(0), 16, batch_size=16)
+    x = _spread_out(experiment, seeds)
     log_reward = np.asarray(jax.vmap(experiment.target.log_reward)(x))
     return {
         "x": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(x)],
         "log_reward": log_reward.tolist(),
+        **_checksums(experiment),
     }
+
+
+def _spread_out(experiment: Experiment, seeds: Sequence[int]) -> Any:
+    """Objects [n, ...] of all terminal states' numbers evenly, or else draws of the untrained
+    Student; fewer where an object holds many numbers.
+    """
+    env = experiment.environment
+    like = jax.tree.leaves(jax.eval_shape(lambda: env.sample_of(env.initial_state())))
+    size = sum(max(leaf.size, 1) for leaf in like)
+    n = int(np.clip(_PROBED_NUMBERS // size, _FEWEST_PROBED, _MOST_PROBED))
+    if isinstance(env, EnumerableEnvironment) and exact.num_states(env) < 2**31:
+        n = min(n, env.num_terminal_states)
+        number = env.num_internal + np.linspace(0, env.num_terminal_states - 1, n).astype(np.int64)
+        return jax.vmap(lambda i: env.sample_of(env.state_at(i)))(jnp.asarray(number, jnp.int32))
+    student = _train.init(experiment, seeds[:1]).student()
+    return empirical.objects(student, jax.random.key(0), n, batch_size=n)
+
+
+def _checksums(experiment: Experiment) -> dict[str, Any]:
+    """Of all objects, where they can be listed: log Z, and for each of up to 64 groups of
+    neighbours the sum of log R with random signs, and the root of the sum of its squares.
+
+    A change of log R at any object changes the sum of its group, whereas the rounding of another
+    machine, which would change a hash, changes it by far less than that root.
+    """
+    env = experiment.environment
+    if exact.refusal(env) is not None:
+        return {}
+    assert isinstance(env, EnumerableEnvironment)
+    try:
+        truth = exact.truth(env, experiment.target)
+    except FloatingPointError:  # training says so, where it is of importance
+        return {}
+    log_reward = truth.log_p + truth.log_z
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], len(log_reward))
+    starts = _group_starts(len(log_reward))
+    return {
+        "log_z": truth.log_z,
+        "sums": np.add.reduceat(signs * log_reward, starts).tolist(),
+        "norms": np.sqrt(np.add.reduceat(log_reward**2, starts)).tolist(),
+    }
+
+
+def _group_starts(n: int) -> np.ndarray:
+    return np.unique(np.linspace(0, n, min(n, _GROUPS), endpoint=False).astype(np.int64))
 
 
 def _differing_reward(probe: Any, experiment: Experiment) -> str:
@@ -384,15 +478,48 @@ def _differing_reward(probe: Any, experiment: Experiment) -> str:
             for values, leaf in zip(probe["x"], like, strict=True)
         ]
         then = np.asarray(probe["log_reward"], np.float64)
+        sums, norms = (np.asarray(probe.get(key, ()), np.float64) for key in ("sums", "norms"))
     except (TypeError, ValueError, KeyError) as error:
         return f"its probe does not fit: {error}"
-    now = jax.vmap(experiment.target.log_reward)(jax.tree.unflatten(structure, leaves))
-    same = np.isclose(then, np.asarray(now, np.float64), rtol=1e-4, atol=1e-4, equal_nan=True)
+    now = np.asarray(
+        jax.vmap(experiment.target.log_reward)(jax.tree.unflatten(structure, leaves)), np.float64
+    )
+    # A configuration holds no infinite numbers: there they are null.
+    now = np.where(np.isfinite(now), now, np.nan)
+    same = np.isclose(then, now, rtol=1e-4, atol=1e-4, equal_nan=True)
+    if not same.all():
+        at = int(np.argmin(same))
+        x = [np.asarray(leaf[at]).tolist() for leaf in leaves]
+        return f"log R of {x[0] if len(x) == 1 else x} is {then[at]:.6g} there, {now[at]:.6g} here"
+    return _differing_checksums(probe.get("log_z"), sums, norms, experiment) if sums.size else ""
+
+
+def _differing_checksums(
+    log_z: Any, sums: np.ndarray, norms: np.ndarray, experiment: Experiment
+) -> str:
+    """The first group of objects in which log R is not what it was; empty if there is none."""
+    now = _checksums(experiment)
+    if not now:
+        return "log R is finite everywhere there, not here"
+    if not sums.shape == norms.shape == np.shape(now["sums"]):
+        return "its probe does not fit: of another number of objects"
+    env = experiment.environment
+    assert isinstance(env, EnumerableEnvironment)  # as there are checksums
+    x = exact.terminal_samples(env)
+    starts = _group_starts(len(x))
+    sizes = np.diff(starts, append=len(x))
+    allowed = 1e-4 * (np.maximum(norms, now["norms"]) + np.sqrt(sizes))
+    same = np.abs(sums - now["sums"]) <= allowed
     if same.all():
         return ""
     at = int(np.argmin(same))
-    x = [np.asarray(leaf[at]).tolist() for leaf in leaves]
-    return f"log R of {x[0] if len(x) == 1 else x} is {then[at]:.6g} there, {now[at]:.6g} here"
+    first, last = (x[i].tolist() for i in (starts[at], starts[at] + sizes[at] - 1))
+    where = f"of {first}" if sizes[at] == 1 else f"somewhere from {first} to {last}"
+    return (
+        f"log R {where} is another; log Z is {log_z:.6g} there, {now['log_z']:.6g} here"
+        if isinstance(log_z, float)
+        else f"log R {where} is another"
+    )
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
@@ -436,7 +563,17 @@ def _method(experiment: Experiment) -> str:
             "weight": "importance-weighted replay",
         }[experiment.replay.priority]
         sentence += f" and {by}"
-    return sentence + "; batches in turn from " + ", ".join(experiment.behaviour.pattern) + "."
+    sources = {
+        "student": "the Student",
+        "teacher": "the Teacher",
+        "replay": "the buffer",
+        "samples": "exact samples",
+        "search": "local search",
+    }
+    pattern = [sources.get(name, name) for name in experiment.behaviour.pattern]
+    if len(set(pattern)) == 1:
+        return f"{sentence}; all batches come from {pattern[0]}."
+    return f"{sentence}; batches come in turn from {', '.join(pattern)}."
 
 
 def _loop(
@@ -445,8 +582,7 @@ def _loop(
     evaluations: int,
     checkpoint_seconds: float,
     should_stop: Callable[[], bool],
-    *,
-    progress: bool,
+    bar: ProgressBar,
 ) -> tuple[TrainState, bool]:
     """Chunks of training, with everything that touches the host between them."""
     experiment, path = run.experiment, run.path
@@ -460,9 +596,11 @@ def _loop(
     snapshots = _snapshots(run) if evaluations else None
     saved_at = time.monotonic()
     stopped = False
-    with contextlib.closing(log), ProgressBar(total, step, enabled=progress) as bar:
+    with contextlib.closing(log):
+        if step < total:
+            bar.phase("compiling")
         if step == 0 and evaluations:
-            _evaluate_on_the_way(run, state, log, snapshots)
+            bar.judged(_evaluate_on_the_way(run, state, log, snapshots))
         while step < total and not stopped:
             # Chunks end at multiples of `capacity` and at evaluations, wherever they began:
             # a resumed run writes the rows it would have written.
@@ -480,7 +618,7 @@ def _loop(
             bar.update(row)
             step = end
             if step in marks:
-                _evaluate_on_the_way(run, state, log, snapshots)
+                bar.judged(_evaluate_on_the_way(run, state, log, snapshots))
             stopped = should_stop()
             if stopped or step == total or time.monotonic() - saved_at > checkpoint_seconds:
                 checkpoint.save_state(path / "checkpoints", state)
@@ -533,8 +671,11 @@ def _evaluate_on_the_way(
     state: TrainState,
     log: MetricsLog,
     snapshots: ExactSnapshots | DrawnSnapshots | None,
-) -> None:
-    """Write an "evaluation" row, and for the first seed a snapshot of the laws."""
+) -> dict[str, Any]:
+    """Write an "evaluation" row, and for the first seed a snapshot of the laws.
+
+    **Returns:** the row.
+    """
     experiment, step = run.experiment, int(state.step)
     target = experiment.target
     exactly = exact.refusal(experiment.environment) is None
@@ -548,7 +689,7 @@ def _evaluate_on_the_way(
             if teacher is not None:
                 verdict["teacher_mode_mass"] = _mode_mass(teacher, target)
         else:
-            verdict, law = evaluate_exactly(student, target, experiment.objective)
+            verdict, law = _judge_exactly(student, experiment)
             if i == 0:
                 laws["student"] = law
             if teacher is not None:
@@ -563,11 +704,26 @@ def _evaluate_on_the_way(
         "reward_calls": experiment.reward_calls(step),
         "exact": exactly,
     }
-    log.write(row | _over_seeds(verdicts))
+    row |= _over_seeds(verdicts)
+    log.write(row)
     if isinstance(snapshots, ExactSnapshots):
         snapshots.save(step, laws)
     elif snapshots is not None:
         snapshots.save(step, state.student(), state.teacher())
+    return row
+
+
+def _judge_exactly(
+    student: Sampler, experiment: Experiment
+) -> tuple[dict[str, Any], Float64[np.ndarray, " terminal"]]:
+    """The exact verdict with `missed_mass`, and the law: the share of the target's probability on
+    objects to which the Student gives less than half of what they should have. It needs no modes.
+    """
+    env, target = experiment.environment, experiment.target
+    verdict, law = evaluate_exactly(student, target, experiment.objective)
+    assert isinstance(env, EnumerableEnvironment)
+    p = np.exp(exact.truth(env, target).log_p)
+    return verdict | {"missed_mass": float(p[law < 0.5 * p].sum())}, law
 
 
 def _mode_mass(sampler: Sampler, target: Target) -> float | None:
@@ -594,11 +750,12 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
         student = state.student(i)
         if reason is None:
             drawn = draw_statistics(student, target, seed=seed, n=num_draws)
-            verdict, _ = evaluate_exactly(student, target, objective)
+            verdict, _ = _judge_exactly(student, experiment)
             # Where both say something, what is exact counts, and has no error.
             verdict = drawn | verdict | {"elbo_standard_error": 0.0}
         else:
             verdict = evaluate_by_samples(student, target, objective, seed=seed, n=num_draws)
+            verdict["missed_mass"] = None
         verdicts.append(verdict)
     shared = {
         "format_version": FORMAT_VERSION,
@@ -607,6 +764,7 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
         "reason": reason if isinstance(experiment.environment, EnumerableEnvironment) else None,
         "seeds": list(seeds),
         "step": step,
+        "steps": experiment.steps,
         "finished": step >= experiment.steps,
         "num_modes": target.num_modes,
         "mode_mass_target": getattr(target, "mode_mass", None),
@@ -615,7 +773,7 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
     per_seed = _over_seeds(verdicts)
     for name in ("num_draws", "num_scored", "empirical_l1_floor", "log_z_true"):
         shared[name] = per_seed.pop(name, [None])[0]
-    result = shared | _perfect_modes(target, num_draws) | per_seed
+    result = shared | _perfect_modes(experiment, num_draws) | per_seed
     result |= {
         "modes_found": _counts(state.seeds.modes_found, len(seeds)),
         "modes_found_student": _counts(state.seeds.modes_found_student, len(seeds)),
@@ -633,9 +791,22 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
     return finite_or_none(result)
 
 
-def _perfect_modes(target: Target, n: int) -> dict[str, Any]:
-    """What n exact samples of a target say of its modes, where it has both."""
-    if target.num_modes is None or not isinstance(target, SamplableTarget):
+def _perfect_modes(experiment: Experiment, n: int) -> dict[str, Any]:
+    """What n draws of a perfect sampler say of the modes: exactly, on average, where the objects
+    can be listed, else by exact samples where the target has them.
+    """
+    env, target = experiment.environment, experiment.target
+    if target.num_modes is None:
+        return {}
+    if isinstance(env, EnumerableEnvironment) and exact.refusal(env) is None:
+        truth = exact.truth(env, target)
+        on_mode = truth.mode >= 0
+        mass = np.bincount(truth.mode[on_mode], np.exp(truth.log_p[on_mode]))
+        return {
+            "modes_reached_perfect": float(np.sum(1 - (1 - np.minimum(mass, 1)) ** n)),
+            "mode_mass_target": float(mass.sum()),
+        }
+    if not isinstance(target, SamplableTarget):
         return {}
     x = exact_samples(target, jax.random.key(0), n)
     mode = np.asarray(empirical.mode_indices(target, x))

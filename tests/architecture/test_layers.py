@@ -117,7 +117,7 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
         "__init__.py": "from didact import cli, objectives\nfrom .cli import main\n",
         "__main__.py": "from didact.cli import main\n",
         "_version.py": "__version__ = '0'\n",
-        "cli/__init__.py": "import logging\nimport didact._fit as f\nfrom .. import _version, _fit\n",
+        "cli/__init__.py": "import logging\nimport didact._fit as f\nfrom .. import _fit\n",
         "_fit/__init__.py": "def fit():\n    from didact._train import train\n",
         "_train.py": "from . import _experiment\nfrom .objectives import TB\n",
         "_experiment.py": "from ._types import Batch\n",

@@ -245,7 +245,7 @@ class OnTheHost(didact.targets.Target):
 
 
 def test_langevin_needs_a_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(presets.DIFFUSION_TASKS, "ring", (OnTheHost, 1.0))
+    monkeypatch.setitem(presets.DIFFUSION_TASKS, "ring", (OnTheHost, 1.0, 1.0))
     message = refused("train", "ring", "--langevin", "--out", tmp_path / "run")
     assert "--langevin needs the gradient of log R, which ring has not" in message
     assert list(tmp_path.iterdir()) == []

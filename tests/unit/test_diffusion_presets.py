@@ -3,6 +3,7 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 
 from didact import targets
@@ -11,7 +12,14 @@ from didact.behaviours import MALA, Collect, Cycle, FromReplay, FromSamples, Fro
 from didact.environments import Brownian, Diffusion, VariancePreserving
 from didact.networks import DiffusionMLPConfig
 from didact.objectives import MLE, TB, ReverseKL, Squared, VarGrad
-from didact.presets._diffusion import DIFFUSION_PRESETS, DIFFUSION_TASKS, SIZES, diffusion
+from didact.presets import (
+    DIFFUSION_PRESETS,
+    DIFFUSION_TASKS,
+    OWN_NETWORK,
+    SIZES,
+    diffusion,
+    shortening,
+)
 from didact.replay import RankDraw
 from didact.targets import GMM25, FromFunction
 from didact.teacher import DoubleLog
@@ -28,7 +36,8 @@ BUFFERED = {*PRIORITIES, "tb-mala"}
 THRESHOLD = {*TAUGHT, "tb-per"}
 OBJECTIVES = {"vargrad": VarGrad(), "pis": ReverseKL(), "mle": MLE()}
 
-every_preset = pytest.mark.parametrize("name", sorted(DIFFUSION_PRESETS))
+PUBLISHED = sorted(set(DIFFUSION_PRESETS) - {"didact"})
+every_preset = pytest.mark.parametrize("name", PUBLISHED)
 
 
 def preset(name: str, **options) -> Experiment:
@@ -37,7 +46,7 @@ def preset(name: str, **options) -> Experiment:
 
 def test_all_methods_of_the_comparison_are_there():
     others = {"tb", "explore", "vargrad", "pis", "mle"}
-    assert set(DIFFUSION_PRESETS) == others | BUFFERED
+    assert set(PUBLISHED) == others | BUFFERED
     assert all(DIFFUSION_PRESETS.values())
     assert diffusion(GMM25()) == diffusion(GMM25(), "teacher")
 
@@ -160,20 +169,42 @@ def test_the_budget(name, size):
         assert calls == steps * batch * (3 if name in TAUGHT else 2) // 4
 
 
+def test_our_own_differs_in_what_it_says():
+    """Steps that shorten, a learned variance, waves, and replay by importance weights."""
+    own = preset("didact", size="cpu")
+    assert own.environment.times == shortening(50)
+    assert own.environment.drift == "noise"
+    assert own.environment.log_variance_range == 4.0
+    assert own.network == OWN_NETWORK
+    assert own.replay is not None
+    assert (own.replay.priority, own.replay.target_ess) == ("weight", 0.3)
+    assert own.behaviour.pattern == ("student", "replay", "teacher", "replay")
+    assert own.teacher_reward == preset("teacher").teacher_reward
+    assert own.reward_calls(4_000) == 4_000 * 100 // 2
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 50])
+def test_steps_shorten_from_0_to_1(num_steps):
+    times = np.asarray(shortening(num_steps))
+    assert (times[0], times[-1], len(times)) == (0.0, 1.0, num_steps + 1)
+    assert np.all(np.diff(times) > 0)
+    assert np.all(np.diff(times, 2) < 0)
+
+
 def test_the_tasks_and_their_reference_processes():
     """σ² = 5 on 25GMM, 1 on Manywell."""
-    target, sigma = DIFFUSION_TASKS["25gmm"]
+    target, sigma, _ = DIFFUSION_TASKS["25gmm"]
     assert target() == GMM25()
     assert sigma**2 == pytest.approx(5)
     for dim in (32, 64, 128):
-        target, sigma = DIFFUSION_TASKS[f"manywell-{dim}"]
+        target, sigma, _ = DIFFUSION_TASKS[f"manywell-{dim}"]
         assert target() == targets.ManyWell(dim)
         assert sigma == 1.0
 
 
 @pytest.mark.parametrize("task", DIFFUSION_TASKS)
 def test_every_task_is_an_experiment(task):
-    build, sigma = DIFFUSION_TASKS[task]
+    build, sigma, _ = DIFFUSION_TASKS[task]
     target = build()
     experiment = diffusion(target, "teacher", sigma=sigma)
     assert experiment.environment.dim == target.dim

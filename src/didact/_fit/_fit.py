@@ -49,6 +49,7 @@ def fit(
     max_seconds: float | None = 600.0,
     config: FitConfig | None = None,
     on_progress: Callable[[dict[str, Any]], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Fit:
     r"""Learn to sample a density, and say how far the answer can be trusted.
 
@@ -72,7 +73,8 @@ def fit(
     - `rng_key`; `num_samples` draws to return;
     - `max_calls`: evaluations of the density or its gradient, `max_seconds`: wall time, at which
       to stop (looked at between chunks of training; None: no limit);
-    - `config`: how to train; `on_progress` is called with a row of numbers after each chunk.
+    - `config`: how to train; `on_progress` is called with a row of numbers after each chunk of
+      training, and `should_stop` asked: True ends it with what there is.
 
     **Returns:** a `Fit`.
 
@@ -94,15 +96,22 @@ def fit(
         unconstrained_logdensity(logdensity_fn, constraint), constraint.size, keys[1]
     )
     # What is learned is the log Z that is left.
-    target = Standardised(logdensity_fn, constraint, pilot.location, pilot.scale, pilot.log_z)
+    target = Standardised(
+        logdensity_fn=logdensity_fn,
+        constraint=constraint,
+        location=pilot.location,
+        scale=pilot.scale,
+        offset=pilot.log_z,
+    )
     run = _Run(
         target=target,
         config=config,
         began=began,
-        calls=calls + pilot.calls,
+        calls=calls + int(pilot.calls),
         max_calls=math.inf if max_calls is None else max_calls,
         max_seconds=math.inf if max_seconds is None else max_seconds,
         on_progress=on_progress,
+        should_stop=should_stop,
     )
     start = np.asarray((pilot.population - pilot.location) / pilot.scale)
     return run(start, keys[2], num_samples)
@@ -111,7 +120,9 @@ def fit(
 class _Run:
     """One fit: rounds of training and judgement within a budget."""
 
-    def __init__(self, *, target, config, began, calls, max_calls, max_seconds, on_progress):
+    def __init__(
+        self, *, target, config, began, calls, max_calls, max_seconds, on_progress, should_stop
+    ):
         self.target: Standardised = target
         self.config: FitConfig = config
         self.began: float = began
@@ -119,6 +130,7 @@ class _Run:
         self.max_calls: float = max_calls
         self.max_seconds: float = max_seconds
         self.on_progress: Callable[[dict[str, Any]], None] = on_progress
+        self.should_stop: Callable[[], bool] = should_stop
         self.round = 0
 
     def __call__(
@@ -148,6 +160,8 @@ class _Run:
             return f"the budget of {self.max_calls:,.0f} evaluations ended"
         if time.monotonic() - self.began >= self.max_seconds:
             return f"the budget of {self.max_seconds:,.0f} seconds ended"
+        if self.should_stop():
+            return "it was asked to stop"
         return ""
 
     def _train_round(self, experiment: Experiment, state: TrainState) -> tuple[TrainState, str]:

@@ -101,9 +101,9 @@ def _highest(height: Float64[np.ndarray, " points"], among: Bool[np.ndarray, " p
 def _nearest(
     x: Float[np.ndarray, "draws n"], summit: Float[np.ndarray, "points n"]
 ) -> Int[np.ndarray, " draws"]:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    return cKDTree(summit).query(x)[1]
+    return np.asarray(KDTree(summit).query(x)[1])
 
 
 def _hills(
@@ -134,7 +134,7 @@ def _climb(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B n"]:
             x, best, state = carry
             slope = jnp.nan_to_num(gradient(x), posinf=0.0, neginf=0.0)
             step, state = optimiser.update(-slope, state)
-            x = optax.apply_updates(x, step)
+            x = x + step
             value = target.log_reward(x)
             better = value > best[1]
             best = (jnp.where(better, x, best[0]), jnp.where(better, value, best[1]))

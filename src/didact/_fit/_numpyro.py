@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray
 
 from .._constraints import Position
@@ -126,7 +127,7 @@ def _sites(
 
 
 def _varies(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def _refuse_without_density(name: str, site: Site) -> None:

@@ -200,9 +200,28 @@ class Fit:
 
     def report(self, path: str | Path) -> Path:
         """Write a self-contained HTML page: the verdict, the modes, the marginals, the weights."""
-        from ..report import write_fit
+        from ..report import FitData, write_fit
 
-        return write_fit(self, Path(path))
+        draws = [
+            np.reshape(leaf, (len(self.log_weights), -1)) for leaf in jax.tree.leaves(self.samples)
+        ]
+        page = FitData(
+            names=self.constraint.names(),
+            draws=np.concatenate(draws, axis=1).astype(np.float64),
+            log_weights=self.log_weights,
+            log_z=self.log_z,
+            log_z_interval=self.log_z_interval,
+            log_z_by_seed=self.log_z_by_seed,
+            elbo=self.elbo,
+            ess=self.ess,
+            k_hat=self.k_hat,
+            reliable=self.reliable,
+            reason=self.reason,
+            modes=[row | {"numbers": _flat(row["position"])} for row in self.modes],
+            calls=self.calls,
+            seconds=self.seconds,
+        )
+        return write_fit(page, Path(path))
 
     def save(self, path: str | Path) -> Path:
         """Write samplers, draws and verdict to one .npz file, which `didact.load_fit` reads without
@@ -219,8 +238,8 @@ class Fit:
             "reliable" if self.reliable else "NOT reliable",
             self.reason,
             f"log Z  {self.log_z:.4f}   90 % interval [{low:.4f}, {high:.4f}]",
-            f"ELBO   {self.elbo:.4f}   ESS {self.ess:,.0f} of {len(self.log_weights):,}   "
-            f"k-hat {self.k_hat:.2f}",
+            f"ELBO   {self.elbo:.4f}   k-hat {self.k_hat:.2f}",
+            f"ESS    {self.ess:,.0f} of {len(self.log_weights):,} draws",
             f"{self.calls:,} evaluations, {self.seconds:.0f} s",
         ]
         lines += [
@@ -236,6 +255,12 @@ def load_fit(path: str | Path) -> Fit:
     **Errors:** `ValueError` naming the file if it is not one or is damaged.
     """
     return _load(Path(path))
+
+
+def _flat(position: PyTree) -> Float64[np.ndarray, " numbers"]:
+    """The numbers of a position in a row."""
+    leaves = [np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(position)]
+    return np.concatenate(leaves)
 
 
 def _mode_rows(target: Standardised, modes: Modes) -> tuple[dict[str, Any], ...]:
@@ -268,7 +293,7 @@ def _draw_batch(sampler: Sampler, key: PRNGKeyArray) -> Float[Array, "B dim"]:
     return jax.vmap(sampler.environment.sample_of)(trajectory.terminal)
 
 
-_SCALARS = ("log_z", "elbo", "ess", "k_hat", "reliable", "reason", "calls", "seconds")
+_NUMBERS = ("log_z", "elbo", "ess", "k_hat")
 
 
 def _save(fit: Fit, path: Path) -> Path:
@@ -277,7 +302,11 @@ def _save(fit: Fit, path: Path) -> Path:
     template, bounds, simplex = fit.constraint.arguments()
     parts = {"samples": fit.samples, "lower": bounds[0], "upper": bounds[1]}
     parts |= {f"mode_{k}": row["position"] for k, row in enumerate(fit.modes)}
-    header = {name: getattr(fit, name) for name in _SCALARS} | {
+    header = {name: float(getattr(fit, name)) for name in _NUMBERS} | {
+        "reliable": fit.reliable,
+        "reason": fit.reason,
+        "calls": fit.calls,
+        "seconds": fit.seconds,
         "log_z_interval": list(fit.log_z_interval),
         "log_z_by_seed": list(fit.log_z_by_seed),
         "modes": [{k: v for k, v in row.items() if k != "position"} for row in fit.modes],
@@ -319,7 +348,6 @@ def _load(path: Path) -> Fit:
         modes = tuple(
             {"position": tree(f"mode_{k}")} | row for k, row in enumerate(header["modes"])
         )
-        scalars = {name: header[name] for name in _SCALARS}
         return Fit(
             samples=samples,
             log_weights=arrays["log_weights"],
@@ -330,7 +358,11 @@ def _load(path: Path) -> Fit:
             samplers=samplers,
             location=jnp.asarray(arrays["location"]),
             scale=jnp.asarray(arrays["scale"]),
-            **scalars | {"k_hat": float(header["k_hat"])},
+            reliable=bool(header["reliable"]),
+            reason=str(header["reason"]),
+            calls=int(header["calls"]),
+            seconds=float(header["seconds"]),
+            **{name: float(header[name]) for name in _NUMBERS},
         )
 
 

@@ -32,6 +32,20 @@ class Standardised(Target):
     scale: Float[Array, " n"]
     offset: Float[Array, ""]
 
+    def __init__(
+        self,
+        logdensity_fn: Callable[[Position], Array],
+        constraint: Constraint,
+        location: Float[Array, " n"],
+        scale: Float[Array, " n"],
+        offset: Float[Array, ""],
+    ):
+        self.logdensity_fn = logdensity_fn
+        self.constraint = constraint
+        self.location = location
+        self.scale = scale
+        self.offset = offset
+
     @property
     def dim(self) -> int:
         """n."""

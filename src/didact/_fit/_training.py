@@ -20,8 +20,9 @@ from ..environments import Brownian, Diffusion
 from ..metrics import empirical
 from ..networks import DiffusionMLPConfig
 from ..objectives import TB, Huber
+from ..presets import shortening
 from ..replay import ReplayConfig
-from ..teacher import OneSided
+from ..teacher import DoubleLog
 from ._standardised import Standardised
 
 _CAPACITY = 20_000
@@ -45,7 +46,7 @@ class FitConfig:
     round_steps: int = 1_000
     max_rounds: int = 6
     sigma: float = 1.5
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
 
 
 def experiment_for(target: Target, dim: int, config: FitConfig) -> Experiment:
@@ -54,7 +55,6 @@ def experiment_for(target: Target, dim: int, config: FitConfig) -> Experiment:
     """
     own, replayed = OnPolicy(), FromReplay()
     search = Collect(MALA(replayed, num_steps=_CHAIN_STEPS, burn_in=_CHAIN_STEPS // 2))
-    elapsed = np.linspace(0, 1, config.num_steps + 1)
     optimiser = OptimiserConfig(
         learning_rate=config.learning_rate,
         log_z_learning_rate=0.02,
@@ -67,14 +67,15 @@ def experiment_for(target: Target, dim: int, config: FitConfig) -> Experiment:
             dim,
             config.num_steps,
             Brownian(config.sigma),
-            times=tuple((1 - (1 - elapsed) ** 2).tolist()),
+            times=shortening(config.num_steps),
             log_variance_range=4.0,
             drift="noise",
         ),
         target=target,
         behaviour=Cycle((own, search, own, replayed, Collect(FromTeacher()), replayed)),
         objective=TB(Huber(5.0)),
-        teacher_reward=OneSided(),
+        teacher_reward=DoubleLog(alpha=0.5, floor=0.0, scale=0.5),
+        redraw_for_teacher=True,
         replay=ReplayConfig(_CAPACITY, "weight", target_ess=0.3, refresh=True),
         network=DiffusionMLPConfig(width=config.width, harmonics=32, waves=8),
         optimiser=optimiser,

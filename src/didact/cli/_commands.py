@@ -121,10 +121,10 @@ def listing(_: List) -> int:
         for name, meaning in described.items():
             show(f"  {name:18} {meaning}")
     show("Tasks TASK:")
-    for name, (make_target, sigma) in presets.DIFFUSION_TASKS.items():
-        target = make_target()
+    for name, task in presets.DIFFUSION_TASKS.items():
+        target = task.target()
         dim = getattr(target, "dim", None)
-        show(f"  {name:18} {type(target).__name__} in {dim} dimensions, sigma {sigma:.4g}")
+        show(f"  {name:18} {type(target).__name__} in {dim} dimensions, sigma {task.sigma:.4g}")
     for title, module, kind in (
         ("Environments", environments, environments.Environment),
         ("Targets", targets, targets.Target),

@@ -9,6 +9,7 @@ from typing import Any
 
 from .._version import __version__
 from ._commands import Evaluate, List, Report, Sample, evaluate, listing, report, sample
+from ._density import train_density
 from ._parse import parse
 from ._process import BadInput, enough_memory, note, show, termination, warnings
 from ._train import train
@@ -24,6 +25,8 @@ _USAGE = f"""didact {__version__}: amortized samplers, taught where they are wro
 
   didact train grid      train on the deceptive grid; the same command resumes
   didact train 25gmm     train a diffusion sampler; also 40gmm, manywell-32, funnel, ...
+  didact train --density MODULE:FUNCTION --dim N
+                         fit a density of your own, with a verdict
   didact sample RUN      draw from a trained Student into .npz or .csv
   didact evaluate RUN    verdict on the trained Student
   didact report RUN      write report.html
@@ -67,6 +70,8 @@ def _dispatch(arguments: list[str]) -> int:
         if rest[:1] in (["-h"], ["--help"]):
             show(_USAGE)
             return 0
+        if any(word.partition("=")[0] == "--density" for word in rest):
+            return train_density(rest)
         return train(rest)
     if name in _COMMANDS:
         options, command = _COMMANDS[name]

@@ -29,7 +29,7 @@ def parse(options: type[Options], command: str, arguments: list[str]) -> Options
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        message = _message(errors.getvalue())
+        message = _message(errors.getvalue(), command)
         raise BadInput(f"{message} (didact {command} --help shows the options)") from None
 
 
@@ -42,11 +42,29 @@ def words(options: dict[str, Any]) -> list[str]:
     return found
 
 
-def _message(text: str) -> str:
+_KINDS = {
+    "INT": "a whole number",
+    "FLOAT": "a number",
+    "int()": "a whole number",
+    "float": "a number",
+}
+_NO_NUMBER = (
+    re.compile(r"Error parsing (--\S+): .*\b(INT|FLOAT)\b.* from \['(.*)'\]\.?$"),
+    re.compile(r"Error parsing (--\S+): invalid literal for (int\(\)) with base 10: '(.*)'$"),
+    re.compile(r"Error parsing (--\S+): could not convert string to (float): '(.*)'$"),
+)
+
+
+def _message(text: str, command: str) -> str:
     """What is wrong, from tyro's page: a title, the message, and help, with rules between."""
     blocks = [
         " ".join(re.sub("[╭╮╰╯│]", " ", block).split()) for block in re.split("[-─]{4,}", text)
     ]
     message = (blocks[1:] or blocks)[0].split("Got errors:")[0].strip()
     meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(blocks))
+    if re.match(r"Missing from didact \S+: RUN\b", message):
+        return f"name the run folder: didact {command} RUN"
+    for pattern in _NO_NUMBER:
+        if wrong := pattern.match(message):
+            return f"{wrong[1]} takes {_KINDS[wrong[2]]}, got {wrong[3]!r}"
     return message + (f"; did you mean {meant[1]}?" if meant else "")

@@ -1,39 +1,50 @@
 """The verdict as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._process import note, show
 
-_ROWS = {
-    "total variation": "tv",
-    "KL(target, Student), nats": "kl",
-    "true log Z": "log_z_true",
-    "error of learned log Z": "log_z_error",
-    "learned log Z": "log_z",
-    "log Z from weighted draws": "log_z_estimate",
-    "ELBO, at most log Z": "elbo",
-    "EUBO, at least log Z": "eubo",
-    "effective share of draws": "ess",
-    "k-hat of weights (good: < 0.7)": "k_hat",
-    "Wasserstein-2 distance": "w2",
-    "  of exact samples": "w2_floor",
-    "sliced Wasserstein-2": "sliced_w2",
-    "squared MMD": "mmd_squared",
-    "log-likelihood of samples": "log_likelihood",
-    "modes found in training": "modes_found",
-    "  by the Student's batches": "modes_found_student",
-    "modes held by the Student": "modes_held",
-    "modes among final draws": "modes_reached",
-    "entropic mode coverage": "entropic_mode_coverage",
-    "divergence of modes, bits": "mode_divergence",
-    "mode-mass recall": "mode_mass_recall",
-    "share of draws in modes": "mode_mass",
-    "empirical L1": "empirical_l1",
+Perfect = Callable[[Mapping[str, Any]], float | int | str | None]
+
+
+def _shared(key: str) -> Perfect:
+    """What a perfect sampler scores where the verdict says so, on average over the seeds."""
+
+    def read(verdict: Mapping[str, Any]) -> float | int | None:
+        known = [value for value in _per_seed(verdict, key) if value is not None]
+        return sum(known) / len(known) if known else None
+
+    return read
+
+
+_ROWS: dict[str, tuple[str, Perfect | float | int | str | None]] = {
+    "total variation": ("tv", 0),
+    "KL(target, Student), nats": ("kl", 0),
+    "mass given less than half": ("missed_mass", 0),
+    "error of learned log Z": ("log_z_error", 0),
+    "learned log Z": ("log_z", _shared("log_z_true")),
+    "log Z from weighted draws": ("log_z_estimate", _shared("log_z_true")),
+    "ELBO, at most log Z": ("elbo", _shared("log_z_true")),
+    "EUBO, at least log Z": ("eubo", _shared("log_z_true")),
+    "effective share of draws": ("ess", 1),
+    "k-hat of weights": ("k_hat", "< 0.7"),
+    "Wasserstein-2 distance": ("w2", _shared("w2_floor")),
+    "sliced Wasserstein-2": ("sliced_w2", None),
+    "squared MMD": ("mmd_squared", 0),
+    "log-likelihood of samples": ("log_likelihood", None),
+    "modes found in training": ("modes_found", _shared("num_modes")),
+    "  by the Student's batches": ("modes_found_student", _shared("num_modes")),
+    "modes held by the Student": ("modes_held", _shared("num_modes")),
+    "modes among final draws": ("modes_reached", _shared("modes_reached_perfect")),
+    "entropic mode coverage": ("entropic_mode_coverage", None),
+    "divergence of modes, bits": ("mode_divergence", 0),
+    "mode-mass recall": ("mode_mass_recall", 1),
+    "share of draws in modes": ("mode_mass", _shared("mode_mass_target")),
+    "empirical L1": ("empirical_l1", _shared("empirical_l1_floor")),
 }
-_ONLY_BY_SAMPLES = frozenset(
-    ("log_z_true", "log_z", "log_z_estimate", "ess", "modes_reached", "mode_mass")
-)
+"""Metrics by their names, and what a perfect sampler scores."""
+_ONLY_BY_SAMPLES = frozenset(("log_z", "log_z_estimate", "ess", "modes_reached"))
 """Of no use beside an exact verdict."""
 _INTERVALS = {
     "elbo": ("elbo_low", "elbo_high"),
@@ -49,18 +60,21 @@ def say_reason(verdict: Mapping[str, Any]) -> None:
 
 
 def print_verdict(verdict: Mapping[str, Any]) -> None:
-    """Show what is known: the mean, and each seed or, of many, the lowest and the highest."""
+    """Show what is known, beside what a perfect sampler scores: one seed; or of several the mean
+    and each, or of many the lowest and the highest.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Verdict" + ("" if verdict["exact"] else " (by samples)"))
+    table = Table(title=_title(verdict))
     seeds = verdict["seeds"]
     few = len(seeds) <= 3  # more would not fit beside one another
     each = [f"seed {seed}" for seed in seeds] if few else ["lowest", "highest"]
+    mean = ["mean"] if len(seeds) > 1 else []
     last = ["90 % interval"] if len(seeds) == 1 and _interval(verdict, "elbo") else []
-    for heading in ("", "mean", *each, *last):
+    for heading in ("", "perfect", *mean, *each, *last):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for label, name in _ROWS.items():
+    for label, (name, perfect) in _ROWS.items():
         values = _per_seed(verdict, name)
         present = [value for value in values if value is not None]
         if not present or (verdict["exact"] and name in _ONLY_BY_SAMPLES):
@@ -68,8 +82,9 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
         shown = values if few else [min(present), max(present)]
         table.add_row(
             label,
-            _number(sum(present) / len(present)),
-            *("–" if value is None else _number(value) for value in shown),
+            _cell(perfect(verdict) if callable(perfect) else perfect),
+            *([_number(sum(present) / len(present))] if mean else []),
+            *map(_cell, shown),
             *([_interval(verdict, name)] if last else []),
         )
     console = Console()
@@ -77,7 +92,19 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
         console.width = 120
     console.print(table)
     if verdict["num_modes"] is not None:
-        show(f"The target has {verdict['num_modes']:,} modes.")
+        mass = verdict.get("mode_mass_target")
+        share = "" if mass is None else f", with {100 * mass:.3g} % of its probability"
+        show(f"The target has {verdict['num_modes']:,} modes{share}.")
+
+
+def _title(verdict: Mapping[str, Any]) -> str:
+    """What was judged: a run that is not at its end says so."""
+    title = "Verdict" + ("" if verdict["exact"] else " (by samples)")
+    if verdict.get("finished", True):
+        return title
+    planned = verdict.get("steps")
+    of_all = "" if planned is None else f" of {planned:,}"
+    return f"{title} at step {verdict['step']:,}{of_all} (unfinished)"
 
 
 def _per_seed(verdict: Mapping[str, Any], name: str) -> list[Any]:
@@ -87,11 +114,17 @@ def _per_seed(verdict: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _interval(verdict: Mapping[str, Any], name: str) -> str:
-    """The interval of the first seed; empty where there is none."""
+    """The interval of the first seed; empty where there is none, or the value is exact."""
+    if verdict["exact"]:
+        return ""
     ends = [_per_seed(verdict, end)[0] for end in _INTERVALS.get(name, ())]
     if not ends or None in ends:
         return ""
     return " to ".join(map(_number, ends))
+
+
+def _cell(value: float | int | str | None) -> str:
+    return "–" if value is None else value if isinstance(value, str) else _number(value)
 
 
 def _number(value: float | int) -> str:

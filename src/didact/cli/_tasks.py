@@ -155,8 +155,8 @@ class Diffusion(Training):
     without an accelerator."""
     batch_size: int | None = None
     """Trajectories a step. Default: that of --size."""
-    num_steps: int = 100
-    """Steps of a trajectory."""
+    num_steps: int | None = None
+    """Steps of a trajectory. Default: 100, with the preset didact 50."""
     sigma: float | None = None
     """Scale of the reference process, of which the target must be within reach. Default: the
     task's own, that of the paper where it has the task."""
@@ -166,16 +166,22 @@ class Diffusion(Training):
     """Learn the backward steps too."""
     langevin: bool = False
     """Give the network the gradient of log R at every step; each costs a reward call."""
-    width: int = 256
-    """Units of each layer of the network."""
+    width: int | None = None
+    """Units of each layer of the network. Default: 256, with the preset didact 128."""
 
     def experiment(self, task: str) -> "Experiment":
         """The paper's, or the same on another target."""
         from .. import presets
         from ..networks import DiffusionMLPConfig
 
-        make_target, sigma = presets.DIFFUSION_TASKS[task]
-        target = make_target()
+        known = presets.DIFFUSION_TASKS[task]
+        target = known.target()
+        own = self.preset == "didact"
+        sigma = known.own if own else known.sigma
+        network = presets.OWN_NETWORK if own else DiffusionMLPConfig()
+        network = dataclasses.replace(network, langevin=self.langevin)
+        if self.width is not None:
+            network = dataclasses.replace(network, width=self.width)
         if self.langevin:
             _require_gradient(target, task)
         return presets.diffusion(
@@ -188,7 +194,7 @@ class Diffusion(Training):
             num_steps=self.num_steps,
             log_variance_range=self.log_variance_range,
             learn_backward=self.learn_backward,
-            network=DiffusionMLPConfig(width=self.width, langevin=self.langevin),
+            network=network,
         )
 
     def title(self, task: str) -> str:

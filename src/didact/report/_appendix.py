@@ -1,5 +1,6 @@
 """The end of the page: how to make the run again, and its configuration."""
 
+import itertools
 import json
 import shlex
 from collections.abc import Sequence
@@ -31,8 +32,7 @@ def reproduce(run: RunData) -> Html:
         tag(
             "p",
             f"With {other}, the same {again} and the same versions train anew, to the same "
-            + "result on the same hardware. The other lines are for the folder that holds the run "
-            + "folder.",
+            + f"result on the same hardware. {_where(run)}",
         ),
         tag(
             "p",
@@ -66,7 +66,7 @@ def _effect(run: RunData, again: str) -> str:
 
 
 def _in_shell(run: RunData) -> list[tuple[str, str]]:
-    folder = shlex.quote(run.path.resolve().name)
+    folder = shlex.quote(_folder(run))
     return [
         (f"didact evaluate {folder}", _EVALUATES),
         (f"didact sample {folder} -n 10000 --out samples.npz", _SAMPLES),
@@ -74,8 +74,33 @@ def _in_shell(run: RunData) -> list[tuple[str, str]]:
     ]
 
 
+def _folder(run: RunData) -> str:
+    """The run folder as the line that made it calls it, unless it was moved; else its name."""
+    return _given_folder(run) or run.path.resolve().name
+
+
+def _given_folder(run: RunData) -> str | None:
+    command, name = run.config.get("command"), run.path.resolve().name
+    if not isinstance(command, str) or not command.startswith("didact train "):
+        return None
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    out = next((after for word, after in itertools.pairwise(words) if word == "--out"), None)
+    if out is None:  # the default
+        return f"runs/{name}" if run.path.resolve().parent.name == "runs" else None
+    return out if Path(out).name == name else None
+
+
+def _where(run: RunData) -> str:
+    if _given_folder(run) is None:
+        return "The other lines are for the folder that holds the run folder."
+    return "All lines are for the folder in which the first was given."
+
+
 def _in_python(run: RunData) -> list[tuple[str, str]]:
-    folder = json.dumps(run.path.resolve().name, ensure_ascii=False)
+    folder = json.dumps(_folder(run), ensure_ascii=False)
     given = ", ".join(
         f"{json.dumps(address, ensure_ascii=False)}: {_expression(address)}"
         for address in run.foreign

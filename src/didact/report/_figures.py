@@ -12,16 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import (
     Colormap,
     LinearSegmentedColormap,
     ListedColormap,
     LogNorm,
     Normalize,
+    to_rgba,
 )
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from ._read import Bools, Floats
@@ -82,8 +84,16 @@ class Line:
     marker: str = ""
 
 
-def density(panel: Floats, scale: Scale, colors: Colormap, axes: tuple[int, int]) -> Figure:
-    """Heat map of probabilities [side, side] (rows = first coordinate), logarithmic."""
+def density(
+    panel: Floats,
+    scale: Scale,
+    colors: Colormap,
+    axes: tuple[int, int],
+    void: Bools | None = None,
+) -> Figure:
+    """Heat map of probabilities [side, side] (rows = first coordinate), logarithmic. Here and in
+    the other maps no object lies in the cells of `void`, which are hatched.
+    """
     figure, ax = _square(axes)
     shown = np.maximum(panel, scale.low)
     image = ax.imshow(shown.T, origin="lower", cmap=colors, norm=scale.norm)
@@ -92,10 +102,17 @@ def density(panel: Floats, scale: Scale, colors: Colormap, axes: tuple[int, int]
         ticks = _round_numbers(scale.low, scale.high)
         bar.set_ticks(ticks, labels=[_thousands(t) for t in ticks])
     tidy_bar(bar.ax, "probability (log scale)")
+    _hatch(ax, void)
     return figure
 
 
-def ratio(student: Floats, target: Floats, axes: tuple[int, int], marked: Bools | None) -> Figure:
+def ratio(
+    student: Floats,
+    target: Floats,
+    axes: tuple[int, int],
+    marked: Bools | None,
+    void: Bools | None = None,
+) -> Figure:
     """Heat map of log₂(Student / target); cells of `marked` are outlined."""
     figure, ax = _square(axes)
     norm = Normalize(-RATIO_BOUND, RATIO_BOUND, clip=True)
@@ -105,10 +122,13 @@ def ratio(student: Floats, target: Floats, axes: tuple[int, int], marked: Bools 
     tidy_bar(bar.ax, "Student ÷ target")
     if marked is not None:
         _outline(ax, marked)
+    _hatch(ax, void)
     return figure
 
 
-def difference(student: Floats, target: Floats, axes: tuple[int, int]) -> Figure:
+def difference(
+    student: Floats, target: Floats, axes: tuple[int, int], void: Bools | None = None
+) -> Figure:
     """Heat map of Student − target, in units of the target's largest probability.
 
     The scale is the same in every report; at its blue end a mode is no longer held.
@@ -120,11 +140,12 @@ def difference(student: Floats, target: Floats, axes: tuple[int, int]) -> Figure
     bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.86, aspect=32, pad=0.02)
     bar.set_ticks([-0.5, -0.25, 0, 0.25, 0.5], labels=["−½", "−¼", "0", "+¼", "+½"])
     tidy_bar(bar.ax, "(Student − target) ÷ largest target probability")
+    _hatch(ax, void)
     return figure
 
 
-def mode_map(modes: Bools, held: Bools, axes: tuple[int, int]) -> Figure:
-    """Which modes are held (dark) and which are missed (purple, outlined)."""
+def mode_map(modes: Bools, held: Bools, axes: tuple[int, int], void: Bools | None = None) -> Figure:
+    """Which cells of modes are held (dark) and which are missed (purple, outlined)."""
     figure, ax = _square(axes)
     kinds = np.where(modes, np.where(held, 2, 1), 0)
     colors = ListedColormap(["#eceef0", PURPLE, "#3f4751"])
@@ -133,6 +154,7 @@ def mode_map(modes: Bools, held: Bools, axes: tuple[int, int]) -> Figure:
     bar.set_ticks([0, 1, 2], labels=["no mode", "missed", "held"])
     tidy_bar(bar.ax, "modes of the target")
     _outline(ax, modes & ~held)
+    _hatch(ax, void)
     return figure
 
 
@@ -165,8 +187,10 @@ def curves(
     smooth: bool = False,
     bounds: tuple[float | None, float | None] = (None, None),
     reference: tuple[float, str] | None = None,
+    whole: bool = False,
 ) -> Figure:
-    """Quantities against reward calls: seeds as thin lines, their mean thick.
+    """Quantities against reward calls: seeds as thin lines, their mean thick; `whole` ones are
+    counts.
 
     With `smooth` the thin lines are the raw values and the thick ones running means (of the
     logarithm where `log`). `reference` draws a labelled horizontal line.
@@ -181,6 +205,8 @@ def curves(
     ax.set_ylim(*bounds)
     if log:
         _label_decades(ax)
+    elif whole:
+        ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
     legend(figure)
@@ -193,9 +219,14 @@ def log_ratio(student: Floats, target: Floats) -> Floats:
         return np.where(target > 0, np.log2(student) - np.log2(target), np.nan)
 
 
-def density_pixels(panel: Floats, scale: Scale, colors: Colormap) -> bytes:
-    """A bare PNG of probabilities, one square of pixels for each cell."""
-    return _pixels(colors(scale.norm(np.maximum(_shrink(panel), scale.low))))
+def density_pixels(
+    panel: Floats, scale: Scale, colors: Colormap, void: Bools | None = None
+) -> bytes:
+    """A bare PNG of probabilities, one square of pixels for each cell; those of `void` are grey."""
+    rgba = colors(scale.norm(np.maximum(_shrink(panel), scale.low)))
+    if void is not None:
+        rgba[_shrink(void.astype(np.float64)) == 1] = to_rgba(PALE)
+    return _pixels(rgba)
 
 
 def ratio_pixels(student: Floats, target: Floats) -> bytes:
@@ -328,6 +359,25 @@ def _outline(ax: Axes, mask: Bools) -> None:
     x, y = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
     level = [((i - 0.5, j - 0.5), (i + 0.5, j - 0.5)) for i, j in zip(x, y, strict=True)]
     ax.add_collection(LineCollection(upright + level, colors="black", linewidths=0.9))
+
+
+def _hatch(ax: Axes, void: Bools | None) -> None:
+    """Hatch the cells of `void`, and say what that means."""
+    if void is None or not void.any():
+        return
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    cells = np.argwhere(void)[:, None] + corners
+    look = {"facecolor": PALE, "edgecolor": GREY, "linewidth": 0.0, "hatch": "//////"}
+    ax.add_collection(PolyCollection(list(cells), **look))
+    ax.figure.legend(
+        handles=[Patch(label="no object", **look)],
+        loc="outside upper right",
+        fontsize=8.5,
+        frameon=False,
+        handlelength=1.2,
+        handleheight=1.0,
+        borderpad=0.1,
+    )
 
 
 def _shrink(panel: Floats) -> Floats:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.colors import Colormap
 
 from . import _figures as figures
 from ._figures import Scale
@@ -69,7 +70,7 @@ def _densities(run: RunData, last: Snapshot, target: Floats, scales: _Scales) ->
             scale = scales.teacher if is_teacher else scales.target
             colors = figures.TEACHER if is_teacher else figures.DENSITY
             alt = f"Heat map of the {who.capitalize()}’s probabilities{where}. " + _peak(panel)
-            drawn = figures.density(panel, scale, colors, pair)
+            drawn = figures.density(panel, scale, colors, pair, _cells(run, i))
             yield picture(f"density-{who}{stem}", drawn, who.capitalize() + where, alt)
 
 
@@ -80,24 +81,32 @@ def _errors(run: RunData, last: Snapshot, target: Floats) -> Iterable[Picture]:
         stem = f"-{pair[0]}-{pair[1]}" if run.marginal else ""
         student, wanted = last.student[i], target[i]
         if not run.marginal:
-            drawn = figures.difference(student, wanted, pair)
+            drawn = figures.difference(student, wanted, pair, _cells(run, i))
             moved = 0.5 * float(np.abs(student - wanted).sum())
             alt = f"Heat map of Student minus target; total variation of this seed {moved:.3f}."
             yield picture("error-difference", drawn, "Weighed by probability", alt)
-        drawn = figures.ratio(student, wanted, pair, missed)
+        drawn = figures.ratio(student, wanted, pair, missed, _cells(run, i))
         title = "Relative" + where
         yield picture(f"error-ratio{stem}", drawn, title, _ratio_alt(student, wanted, where))
-    if run.modes is not None and missed is not None:
+    if run.modes is not None and missed is not None and run.modes.any():
         lost, of_all = int(missed.sum()), int(run.modes.sum())
-        drawn = figures.mode_map(run.modes, run.modes & ~missed, run.pairs[0])
+        drawn = figures.mode_map(run.modes, run.modes & ~missed, run.pairs[0], _cells(run, 0))
         result = f"{of_all - lost:,} held, {lost:,} missed"
-        alt = f"Map of the {of_all:,} modes of the first seed: {result}."
-        yield picture("modes-held", drawn, f"Modes: {result}", alt)
+        # A mode may have several cells, of which some are held and some missed.
+        what = "modes" if num_modes(run) in (None, of_all) else "cells in modes"
+        alt = f"Map of the {of_all:,} {what} of the first seed: {result}."
+        yield picture("modes-held", drawn, f"{what.capitalize()}: {result}", alt)
+
+
+def _cells(run: RunData, panel: int) -> Bools | None:
+    """The cells of a panel in which no object lies."""
+    void = run.void
+    return None if void is None else void[panel]
 
 
 def _missed(run: RunData, last: Snapshot) -> Bools | None:
-    """Modes with less than half of their probability under the first seed's Student."""
-    if run.modes is None or run.target is None:
+    """Cells of modes with less than half of their probability under the first seed's Student."""
+    if run.modes is None or run.target is None or not run.modes.any():
         return None
     return run.modes & (last.student[0] < 0.5 * run.target[0])
 
@@ -109,14 +118,18 @@ def _frame(run: RunData, snapshot: Snapshot, target: Floats, scales: _Scales) ->
         return Frame(
             snapshot.step, facts, (_density_lines(snapshot, target, scales, f"{stem}-density"),)
         )
-    student = snapshot.student[0]
+    student, void = snapshot.student[0], _cells(run, 0)
+
+    def drawn_in(panel: Floats, scale: Scale, colors: Colormap) -> bytes:
+        return figures.density_pixels(panel, scale, colors, void)
+
     parts = [
-        ("target", "Target", figures.density_pixels(target[0], scales.target, figures.DENSITY)),
-        ("student", "Student", figures.density_pixels(student, scales.target, figures.DENSITY)),
+        ("target", "Target", drawn_in(target[0], scales.target, figures.DENSITY)),
+        ("student", "Student", drawn_in(student, scales.target, figures.DENSITY)),
         ("ratio", "Student ÷ target", figures.ratio_pixels(student, target[0])),
     ]
     if snapshot.teacher is not None:
-        drawn = figures.density_pixels(snapshot.teacher[0], scales.teacher, figures.TEACHER)
+        drawn = drawn_in(snapshot.teacher[0], scales.teacher, figures.TEACHER)
         parts.append(("teacher", "Teacher", drawn))
     return Frame(
         snapshot.step,
@@ -167,15 +180,19 @@ def _modes(run: RunData) -> Iterable[Picture]:
             "modes",
             bounds=(0.0, 1.06 * top or 1.0),
             reference=(modes, "all modes") if modes else None,
+            whole=True,
         )
         yield picture("modes", drawn, "Modes found and modes held", course(lines))
     lines = courses(
         (run.evaluations, "mode_mass_recall", "mode-mass recall", figures.BLUE, "-", "o"),
         (run.evaluations, "tv", "total variation", figures.VERMILION, "--", "s"),
+        (run.evaluations, "missed_mass", "given less than half", figures.GREEN, ":", "D"),
     )
     if lines:
         drawn = figures.curves(lines, "share of probability", bounds=(0.0, 1.04))
-        yield picture("quality", drawn, "Exact quality (recall → 1, variation → 0)", course(lines))
+        recall = any(line.label == "mode-mass recall" for line in lines)
+        title = "Exact quality (recall → 1, the others → 0)" if recall else "Exact quality (→ 0)"
+        yield picture("quality", drawn, title, course(lines))
 
 
 def _training(run: RunData) -> Iterable[Picture]:

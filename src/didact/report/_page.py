@@ -20,7 +20,16 @@ from ._numbers import (
     percent,
     value_and_error,
 )
-from ._parts import about_teacher, grid, metric_row, metric_table, stepper, training
+from ._parts import (
+    NO_MODES,
+    about_teacher,
+    grid,
+    metric_row,
+    metric_table,
+    samplers,
+    stepper,
+    training,
+)
 from ._pictures import Frame, Gallery, Picture
 from ._read import Record, RunData, scalar, section, values
 
@@ -73,10 +82,11 @@ def _chapters(
 ) -> Iterable[tuple[str, str, Html]]:
     yield "what", "What was trained", _explanation(run)
     yield "verdict", "The verdict in numbers", _metrics(run)
-    yield "densities", "Target, Student, Teacher", _densities(run, pictures.densities)
+    yield "densities", samplers(run), _densities(run, pictures.densities)
     yield "errors", "Where the Student is wrong", _errors(run, pictures.errors)
     yield "course", "How they changed in training", _stepper(run, frames)
-    yield "modes", "Finding and holding", _modes(pictures.modes)
+    modes = verdict.num_modes(run)
+    yield "modes", "Finding and holding" if modes else "Quality", _modes(run, pictures.modes)
     yield "training", "Training curves", training(run, pictures.training)
 
 
@@ -216,20 +226,36 @@ def _about_target(run: RunData) -> str:
 
 
 def _about_modes(run: RunData) -> str:
-    modes, mass = verdict.num_modes(run), scalar(run.summary, "mode_mass")
+    modes, mass = verdict.num_modes(run), scalar(run.final, "mode_mass_target")
+    mass = scalar(run.summary, "mode_mass") if mass is None else mass
     if not modes:
-        return ""
+        return NO_MODES
     share = f" They carry {percent(mass)} of the probability." if mass is not None else ""
     deceptive = run.part("target").get("type") == "targets.DeceptiveGrid"
     if run.summary.get("task") == "grid" and deceptive:
         return (
             f"An object with a very high reward. There are {number(modes)}, in groups that lie "
             + "apart, with next to no reward in between: a sampler that has learned one group "
-            + f"gets no hint of the others.{share}"
+            + f"gets no hint of the others.{share}{_uneven(run)}"
         )
     return (
         "An object, or a group of them, that the target marks as one of those to be found, as a "
         + f"rule for its high reward. There are {number(modes)}.{share}"
+    )
+
+
+def _uneven(run: RunData) -> str:
+    """A sentence where the published rounding makes groups of modes that differ in size."""
+    side = scalar(run.summary, "side")
+    if side is None or side < 2 or run.summary.get("convention") != "paper":
+        return ""
+    u = np.abs(np.arange(int(side)) / (side - 1) * 2 - 1)
+    in_mode = (u > 0.6) & (u < 0.8)
+    if (in_mode == in_mode[::-1]).all():
+        return ""
+    return (
+        f" At side {number(side)} some cells lie exactly on the edge of a group; as in the "
+        + "published code, rounding counts them on one side only, so the groups differ in size."
     )
 
 
@@ -240,7 +266,7 @@ def _metrics(run: RunData) -> Html:
     per_seed = ("Per seed",) if run.num_seeds > 1 else ()
     head = ("Metric", "Perfect sampler", "Student", *per_seed, "Meaning")
     table = metric_table(head, (_metric_row(m, run) for m in rows))
-    return markup(tag("p", _metrics_lead(run)), table, _rule())
+    return markup(tag("p", _metrics_lead(run)), table, tag("p", verdict.rule(run), class_="small"))
 
 
 def _metrics_lead(run: RunData) -> str:
@@ -287,17 +313,6 @@ def _metric_row(metric: verdict.Metric, run: RunData) -> Html:
     )
 
 
-def _rule() -> Html:
-    return tag(
-        "p",
-        f"“Close to the target” at the top means at least {percent(verdict.GOOD_HELD)} of the "
-        + f"modes held and a total variation of at most {verdict.GOOD_TV:g}; “far off” less than "
-        + f"{percent(verdict.POOR_HELD)} held or a total variation above {verdict.POOR_TV:g}. "
-        + "These lines are for orientation.",
-        class_="small",
-    )
-
-
 def _densities(run: RunData, pictures: Sequence[Picture]) -> Html:
     if not pictures:
         return Html()
@@ -311,6 +326,8 @@ def _densities(run: RunData, pictures: Sequence[Picture]) -> Html:
             + f"over all but two coordinates, {moment}. {_pairs_left_out(run)}"
         )
     text += "Target and Student share one colour scale: they should look the same."
+    if run.void is not None:
+        text += " Hatched cells are no objects: no path may end there."
     if run.has_teacher:
         text += (
             " The Teacher has its own scale and other colours; it is bright where it believes "
@@ -353,17 +370,31 @@ def _errors(run: RunData, pictures: Sequence[Picture]) -> Html:
     else:
         text += (
             "Weighed by probability, only errors that matter for samples have colour; relative "
-            + "errors show every cell alike, those that hardly ever occur included. Modes that "
-            + "the Student does not hold are outlined in black."
+            + "errors show every cell alike, those that hardly ever occur included."
         )
+        modes = verdict.num_modes(run)
+        cells = 0 if run.modes is None else int(run.modes.sum())
+        if modes and cells == modes:
+            text += " Modes that the Student does not hold are outlined in black."
+        elif modes and cells:
+            text += (
+                f" The {number(modes)} modes have {number(cells)} cells; those that the Student "
+                + "gives less than half of their probability are outlined in black."
+            )
+    if run.void is not None:
+        text += " Hatched cells are no objects."
     return markup(tag("p", text), grid(pictures, "panels"))
 
 
 def _stepper(run: RunData, frames: Sequence[Frame]) -> Html:
-    text = (
-        "Choose a moment, in gradient steps; the arrow keys work too. Colours as above. First "
-        + "seed; the numbers are means over the seeds."
-    )
+    text = "Choose a moment, in gradient steps; the arrow keys work too. "
+    if not _one_dimensional(run):
+        text += "Colours of target, Student and errors are as above. "
+        if any(frame.teacher is not None for frame in run.snapshots):
+            text += "The Teacher’s have one scale for all moments here, and another one above. "
+        if run.void is not None:
+            text += "Grey cells are no objects. "
+    text += "First seed; the numbers are means over the seeds."
     if run.marginal:
         first, second = run.pairs[0]
         text += (
@@ -373,9 +404,12 @@ def _stepper(run: RunData, frames: Sequence[Frame]) -> Html:
     return stepper(text, frames)
 
 
-def _modes(pictures: Sequence[Picture]) -> Html:
+def _modes(run: RunData, pictures: Sequence[Picture]) -> Html:
     if not pictures:
         return Html()
+    if not verdict.num_modes(run):
+        text = "Shares of the target’s probability. Thin lines are seeds, thick lines their mean."
+        return markup(tag("p", text), grid(pictures, "charts"))
     text = (
         "Modes visited at least once (found) can only grow. Modes held are what the Student "
         + "could sample at that moment: where this curve stays below, or falls, training has "

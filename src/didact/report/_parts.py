@@ -124,6 +124,14 @@ def _loss(run: RunData) -> str:
     return f"{measure} between how likely the Student makes {what} and how likely it should be"
 
 
+NO_MODES = "This target names no modes, so none are counted."
+
+
+def samplers(run: RunData) -> str:
+    """The heading over the pictures of all laws."""
+    return "Target, Student, Teacher" if run.has_teacher else "Target and Student"
+
+
 def about_teacher(run: RunData) -> str:
     """What a Teacher is, and whether there was one."""
     if run.has_teacher:

@@ -21,7 +21,8 @@ Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 
 FORMAT_VERSION = 1
-MAX_FRAMES = 12
+MAX_FRAMES = 25
+"""With more evaluations than 24, snapshots are left out between the first and the last."""
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -107,6 +108,26 @@ class RunData:
     def modes(self) -> Bools | None:
         """The cells that are modes."""
         return None if self.pictured is None else self.pictured.modes
+
+    @property
+    def void(self) -> Bools | None:
+        """The cells [n, side, side] of the panels in which no object lies; None if there are none.
+
+        A grid's are known by its rule: no two coordinates may be the last. Elsewhere they are
+        taken to be those in which neither target nor samplers have any probability.
+        """
+        panels = self.target
+        if panels is None or panels.ndim != 3 or self.over_vectors:
+            return None
+        if self.part("environment").get("type") == "environments.Hypergrid":
+            void = np.zeros(panels.shape, dtype=np.bool_)
+            void[:, -1, -1] = True
+        else:
+            void = panels == 0
+            for snapshot in self.snapshots:
+                void &= snapshot.student == 0
+                void &= True if snapshot.teacher is None else snapshot.teacher == 0
+        return void if void.any() else None
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:

@@ -243,7 +243,8 @@ def _modes(run: RunData) -> Iterable[Picture]:
     reference = None
     if modes and modes <= _MANY_MODES * max(top, 1.0):
         top, reference = max(top, modes), (modes, "all modes")
-    figure = figures.curves(shown, "modes", bounds=(0.0, 1.06 * top or 1.0), reference=reference)
+    bounds = (0.0, 1.06 * top or 1.0)
+    figure = figures.curves(shown, "modes", bounds=bounds, reference=reference, whole=True)
     yield picture(
         "modes", figure, "Modes found" + (", and modes drawn" if counted else ""), course(shown)
     )

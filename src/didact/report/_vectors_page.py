@@ -7,7 +7,16 @@ import numpy as np
 from . import _vectors_verdict as verdict
 from ._html import Html, markup, tag
 from ._numbers import MISSING, mean, mean_and_error, number, one, percent
-from ._parts import about_teacher, grid, metric_row, metric_table, stepper, training
+from ._parts import (
+    NO_MODES,
+    about_teacher,
+    grid,
+    metric_row,
+    metric_table,
+    samplers,
+    stepper,
+    training,
+)
 from ._pictures import Frame, Gallery, Picture
 from ._read import RunData, scalar, values
 from ._vectors_figures import ENCLOSED
@@ -23,7 +32,7 @@ def chapters(
 ) -> Iterable[tuple[str, str, Html]]:
     """Key, heading and body of each."""
     yield "what", "What was trained", _explanation(run)
-    yield "densities", "Target, Student, Teacher", _densities(run, pictures)
+    yield "densities", samplers(run), _densities(run, pictures)
     yield "verdict", "The verdict in numbers", _metrics(run)
     yield "weights", "Bounds on log Z, and weights", _bounds(run, pictures.bounds)
     yield "course", "How they changed in training", _course(run, frames)
@@ -81,7 +90,7 @@ def _about_target(run: RunData) -> str:
 def _about_modes(run: RunData) -> str:
     modes = num_modes(run)
     if not modes:
-        return ""
+        return NO_MODES
     return (
         "A separate region in which the target has much of its probability. There are "
         + f"{number(modes)}: a sampler that has learned some gets no hint of the others."
@@ -255,8 +264,12 @@ def _course(run: RunData, frames: Sequence[Frame]) -> Html:
     text = (
         "Choose a moment, in gradient steps; the arrow keys work too. Student and Teacher are "
         + "histograms of some 4,000 draws each, slightly smoothed, so they are grainier than the "
-        + "target. First seed; the numbers are means over the seeds."
+        + "target. "
     )
+    if run.pictured is not None and run.pictured.panels.ndim == 3:
+        text += "Colours are on a logarithmic scale here"
+        text += ", the Teacher’s on one of its own at each moment. " if run.has_teacher else ". "
+    text += "First seed; the numbers are means over the seeds."
     if run.marginal:
         first, second = run.pairs[0]
         text += f" Shown are coordinates {first} and {second} only."

@@ -338,7 +338,9 @@ def _of_modes(run: RunData) -> str:
 def _of_seeds(run: RunData) -> str:
     found, modes = values(run.final, "modes_reached"), num_modes(run)
     known = found[np.isfinite(found)]
-    if not modes or not all_reachable(run) or known.size < 2 or np.ptp(known) <= 0.1 * modes:
+    if not modes or not all_reachable(run) or known.size < 2:
+        return ""
+    if np.ptp(known) <= max(1.0, 0.1 * modes):
         return ""
     return (
         f"The seeds disagree: their draws reach from {number(known.min())} to "

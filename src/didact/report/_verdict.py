@@ -11,6 +11,9 @@ from ._read import Floats, Record, RunData, scalar, values
 # The lines between the three verdicts: share of the modes held, and total variation.
 GOOD_HELD, GOOD_TV = 0.95, 0.1
 POOR_HELD, POOR_TV = 0.5, 0.5
+# Where the target names no modes: total variation, and share of its probability on objects that
+# the Student gives less than half of what they should have.
+GOOD_MISSED, POOR_MISSED = 0.05, 0.3
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Metric:
 
     `perfect` maps the final evaluation to what a perfect sampler scores, as text; `signed`
     metrics are differences, written with their sign; `by_samples` ones say nothing beside an
-    exact verdict; `error` is the key of the standard error where the value comes from draws.
+    exact verdict, `of_modes` ones where the target names no modes; `error` is the key of the
+    standard error where the value comes from draws.
     """
 
     key: str
@@ -28,6 +32,7 @@ class Metric:
     perfect: Callable[[Record], str]
     signed: bool = False
     by_samples: bool = False
+    of_modes: bool = False
     error: str | None = None
 
 
@@ -50,7 +55,12 @@ def _from(key: str, digits: int = 3) -> Callable[[Record], str]:
 
 
 def _expected_reached(final: Record) -> str:
-    """Modes among the draws of a perfect sampler, for modes of equal probability."""
+    """Modes among the draws of a perfect sampler, on average; for modes of equal probability where
+    the evaluation does not say.
+    """
+    known = scalar(final, "modes_reached_perfect")
+    if known is not None:
+        return number(round(known)) if abs(known - round(known)) < 5e-3 else f"≈ {count(known)}"
     modes, mass = scalar(final, "num_modes"), scalar(final, "mode_mass_target")
     draws = scalar(final, "num_draws")
     if not modes or mass is None or draws is None:
@@ -65,6 +75,7 @@ METRICS: tuple[Metric, ...] = (
         "Modes held",
         "Modes to which the final Student gives at least half of the probability they should have.",
         _from("num_modes"),
+        of_modes=True,
     ),
     Metric(
         "mode_mass_recall",
@@ -72,26 +83,34 @@ METRICS: tuple[Metric, ...] = (
         "Share of the modes’ probability that the Student reproduces, mode by mode; too much on "
         + "one mode does not make up for too little on another.",
         _constant("1"),
+        of_modes=True,
     ),
     Metric(
         "mode_mass",
         "Probability on modes",
         "How often a sample of the Student is a mode.",
         _from("mode_mass_target"),
+        of_modes=True,
     ),
     Metric(
         "tv",
         "Total variation",
         "Share of the probability that lies in the wrong place: 0 is perfect, 1 is all of it. "
-        + "When the modes weigh little it stays small even if all are missed, so read it beside "
-        + "the rows above.",
+        + "What weighs little hardly shows in it, even if all of it is missed.",
+        _constant("0"),
+    ),
+    Metric(
+        "missed_mass",
+        "Mass given less than half",
+        "Share of the target’s probability on objects to which the Student gives less than half of "
+        + "what they should have: what it misses, whether or not it belongs to a mode.",
         _constant("0"),
     ),
     Metric(
         "kl",
         "KL divergence (nats)",
         "Information lost when the Student stands in for the target, KL(target ‖ Student); "
-        + "missing a mode is punished hard.",
+        + "missing a part of the target is punished hard.",
         _constant("0"),
     ),
     Metric(
@@ -117,7 +136,7 @@ METRICS: tuple[Metric, ...] = (
         "elbo",
         "ELBO",
         "A lower bound on log Z: the mean of log R + log P_B − log P_F over what the Student "
-        + "samples; blind to modes it never samples.",
+        + "samples; blind to what it never samples.",
         _from("log_z_true", 5),
         error="elbo_standard_error",
     ),
@@ -125,7 +144,7 @@ METRICS: tuple[Metric, ...] = (
         "log_z_estimate",
         "Log Z from weighted draws",
         "The logarithm of the mean of R · P_B ÷ P_F over draws of the Student: closer to log Z "
-        + "than the ELBO, but too low on average, and blind to the same modes.",
+        + "than the ELBO, but too low on average, and blind to the same parts of the target.",
         _from("log_z_true", 5),
         by_samples=True,
     ),
@@ -133,7 +152,7 @@ METRICS: tuple[Metric, ...] = (
         "ess",
         "Effective sample size",
         "As a share of the draws: so many draws of a perfect sampler would be worth as much. "
-        + "Judged by how equal the weights are, so it can be high though modes are never drawn.",
+        + "Judged by how equal the weights are, so it can be high though a part is never drawn.",
         _constant("1"),
         by_samples=True,
     ),
@@ -143,12 +162,14 @@ METRICS: tuple[Metric, ...] = (
         "Modes visited at least once by any source of training paths. Says where training "
         + "looked, not what the Student learned.",
         _from("num_modes"),
+        of_modes=True,
     ),
     Metric(
         "modes_found_student",
         "… by the Student’s own paths",
         "The part of it that the Student itself walked to.",
         _from("num_modes"),
+        of_modes=True,
     ),
     Metric(
         "modes_reached",
@@ -156,6 +177,7 @@ METRICS: tuple[Metric, ...] = (
         "Distinct modes among the draws used for the next row; a perfect sampler, too, can miss "
         + "rare modes in so many draws.",
         _expected_reached,
+        of_modes=True,
     ),
     Metric(
         "empirical_l1",
@@ -168,9 +190,16 @@ METRICS: tuple[Metric, ...] = (
 
 
 def table(final: Record) -> list[Metric]:
-    """The rows for which `final` has numbers that its exact ones do not replace."""
+    """The rows for which `final` has numbers that its exact ones do not replace; of modes only
+    where there are some.
+    """
     exact = final.get("exact") is True
-    return [m for m in METRICS if m.key in final and not (exact and m.by_samples)]
+    without = {m.key for m in METRICS if m.by_samples} if exact else set[str]()
+    if scalar(final, "num_modes") is None:
+        without |= {m.key for m in METRICS if m.of_modes and scalar(final, m.key) is None}
+    if scalar(final, "missed_mass") is None:  # by samples, or of an older version
+        without.add("missed_mass")
+    return [m for m in METRICS if m.key in final and m.key not in without]
 
 
 def errors_of_draws(metric: Metric, final: Record, seeds: int) -> Floats:
@@ -188,9 +217,13 @@ def judge(run: RunData) -> Verdict:
     final = run.final
     modes, tv = num_modes(run), mean(values(final, "tv"))
     held = mean(values(final, "modes_held"))
+    missed = mean(values(final, "missed_mass"))
     if held is None and tv is None:
         return Verdict("unknown", "Not judged", _not_judged(run), tuple(_found_only(run)))
-    grade = _grade(held / modes if held is not None and modes else None, tv)
+    if held is not None and modes:
+        grade = _grade(held / modes, tv)
+    else:
+        grade = _grade_without_modes(tv, missed)
     label = {"good": "Close to the target", "partial": "Partly there", "poor": "Far off"}[grade]
     return Verdict(grade, label, _headline(run), tuple(_remarks(run)))
 
@@ -201,11 +234,35 @@ def num_modes(run: RunData) -> float | None:
     return scalar(run.summary, "num_modes") if known is None else known
 
 
-def _grade(held: float | None, tv: float | None) -> str:
-    share, distance = 1.0 if held is None else held, 0.0 if tv is None else tv
-    if share >= GOOD_HELD and distance <= GOOD_TV:
+def _grade(held: float, tv: float | None) -> str:
+    distance = 0.0 if tv is None else tv
+    if held >= GOOD_HELD and distance <= GOOD_TV:
         return "good"
-    return "poor" if share < POOR_HELD or distance > POOR_TV else "partial"
+    return "poor" if held < POOR_HELD or distance > POOR_TV else "partial"
+
+
+def _grade_without_modes(tv: float | None, missed: float | None) -> str:
+    distance, left_out = (0.0 if share is None else share for share in (tv, missed))
+    if max(distance, left_out) > POOR_MISSED:
+        return "poor"
+    return "good" if distance <= GOOD_TV and left_out <= GOOD_MISSED else "partial"
+
+
+def rule(run: RunData) -> str:
+    """Where the lines between the verdicts are, in words."""
+    if num_modes(run):
+        lines = (
+            f"at least {percent(GOOD_HELD)} of the modes held and a total variation of at most "
+            + f"{GOOD_TV:g}; “far off” less than {percent(POOR_HELD)} held or a total variation "
+            + f"above {POOR_TV:g}"
+        )
+    else:
+        lines = (
+            f"a total variation of at most {GOOD_TV:g} and at most {percent(GOOD_MISSED)} of the "
+            + "probability on objects that get less than half; “far off” one of the two above "
+            + f"{POOR_MISSED:g}, since the target names no modes that could be counted"
+        )
+    return f"“Close to the target” at the top means {lines}. These lines are for orientation."
 
 
 def _headline(run: RunData) -> str:
@@ -229,6 +286,12 @@ def _remarks(run: RunData) -> list[str]:
     final, modes = run.final, num_modes(run)
     held, found = values(final, "modes_held"), values(final, "modes_found")
     remarks: list[str] = []
+    missed = mean(values(final, "missed_mass"))
+    if missed is not None:
+        remarks.append(
+            f"{_share(missed)} of the target’s probability is on objects that the Student "
+            + "gives less than half of what they should have."
+        )
     if modes and np.isfinite(held).any() and np.isfinite(found).any():
         remarks.append(_finding_and_holding(modes, held, found))
     mass, target = mean(values(final, "mode_mass")), scalar(final, "mode_mass_target")
@@ -238,12 +301,16 @@ def _remarks(run: RunData) -> list[str]:
             + f"it should be in {percent(target)}."
         )
     known = held[np.isfinite(held)]
-    if modes and known.size > 1 and np.ptp(known) > 0.1 * modes:
+    if modes and known.size > 1 and np.ptp(known) > max(1.0, 0.1 * modes):
         remarks.append(
             f"The seeds disagree: from {number(known.min())} to {number(known.max())} modes held. "
             + "A mean hides this; look at the seeds one by one."
         )
     return remarks
+
+
+def _share(share: float) -> str:
+    return "None" if share == 0 else "Less than 0.1 %" if share < 5e-4 else percent(share)
 
 
 def _finding_and_holding(modes: float, held: Floats, found: Floats) -> str:
