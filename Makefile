@@ -15,7 +15,9 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/runtime.stamp ## train a Teacher and a Student on a grid; ends with the place of the report
+	@echo "Training for about two minutes on two cores; the same command again resumes"
 	$(BIN)/didact $(DEMO)
+	@echo "The command is $(BIN)/didact; 'source $(BIN)/activate' makes it didact"
 
 # Compilation is most of the time of the tests: here it is kept short, `test-all` has all of it.
 test: lint ## lint, then all tests but the slow ones

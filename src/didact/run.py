@@ -46,7 +46,7 @@ from .samples import draw_batches
 _log = logging.getLogger("didact")
 FORMAT_VERSION = 1
 _FEW_DRAWS = 2048
-_GROUPS = 64
+_GROUPS = 256
 _FEWEST_PROBED, _MOST_PROBED, _PROBED_NUMBERS = 16, 1024, 2**13
 _MAX_DIFFERENCES = 6
 _NOT_OF_THE_EXPERIMENT = ("out", "seed", "seeds", "evaluations", "draws", "checkpoint_seconds")
@@ -243,7 +243,7 @@ def _sampler_file(path: Path, seed: int) -> Path:
     return path / "samplers" / f"student-{seed}.npz"
 
 
-def _check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+def _check_seeds(seeds: Sequence[int] | int) -> tuple[int, ...]:
     if isinstance(seeds, int):  # a number of seeds, or the number of one?
         raise ValueError(
             f"seeds must list them, got {seeds}: range({seeds}) trains {seeds} replicas, "
@@ -438,7 +438,7 @@ def _spread_out(experiment: Experiment, seeds: Sequence[int]) -> Any:
 
 
 def _checksums(experiment: Experiment) -> dict[str, Any]:
-    """Of all objects, where they can be listed: log Z, and for each of up to 64 groups of
+    """Of all objects, where they can be listed: log Z, and for each of up to 256 groups of
     neighbours the sum of log R with random signs, and the root of the sum of its squares.
 
     A change of log R at any object changes the sum of its group, whereas the rounding of another
@@ -515,11 +515,10 @@ def _differing_checksums(
     at = int(np.argmin(same))
     first, last = (x[i].tolist() for i in (starts[at], starts[at] + sizes[at] - 1))
     where = f"of {first}" if sizes[at] == 1 else f"somewhere from {first} to {last}"
-    return (
-        f"log R {where} is another; log Z is {log_z:.6g} there, {now['log_z']:.6g} here"
-        if isinstance(log_z, float)
-        else f"log R {where} is another"
-    )
+    text = f"log R {where} is another than there"
+    if isinstance(log_z, float) and abs(log_z - now["log_z"]) > 1e-4:
+        text += f"; log Z is {log_z:.6g} there, {now['log_z']:.6g} here"
+    return text
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 # A name with a slash is a package, one without is a single file.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("cli/", "bench", "presets/", "_fit/"),
+    ("cli/", "bench", "_fit/", "presets/"),
     (
         *("testing", "run", "samples", "checkpoint", "_train", "_experiment", "logging", "report/"),
         *("_diagnostics", "_snapshots", "_density"),

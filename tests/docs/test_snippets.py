@@ -28,6 +28,8 @@ FEWER = {
     r"\bnum_draws=[\d_]{3,}\b": "num_draws=200",
     r"^((?:\$ )?didact (?:train|evaluate) (?!.*--draws).*[^\\])$": r"\1 --draws 200",
     r"(didact sample .*-n )\d+\b": r"\g<1>200",
+    # The sizes of a fit: samplers, steps of a path, units, batch, steps and number of rounds.
+    r"(rng_key=jax\.random\.key\(0\))": r"\1, config=didact.FitConfig(2, 4, 8, 16, 10, 1)",
 }
 """What takes long in the examples. Only how well a run ends depends on it."""
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})(?P<info>.*)$")

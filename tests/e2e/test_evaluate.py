@@ -91,6 +91,31 @@ def test_table_shows_numbers_in_full(seeds: int, capsys: pytest.CaptureFixture[s
     assert "…" not in shown
 
 
+def test_table_says_how_far_the_run_has_come(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = {"exact": True, "seeds": [0], "num_modes": None, "tv": [0.5], "finished": False}
+    print_verdict(verdict | {"step": 1140, "steps": 6000})
+    assert "Verdict at step 1,140 of 6,000 (unfinished)" in capsys.readouterr().out
+
+
+def test_table_has_perfect_values_and_no_mean_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = {
+        "exact": True,
+        "seeds": [0],
+        "num_modes": 9,
+        "mode_mass_target": 0.625,
+        "mode_mass": [0.5],
+        "empirical_l1": [0.25],
+        "empirical_l1_floor": 0.125,
+    }
+    print_verdict(verdict)
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
+    assert ["share of draws in modes", "0.625", "0.5"] in rows
+    assert ["empirical L1", "0.125", "0.25"] in rows
+    assert "mean" not in shown
+    assert "9 modes, with 62.5 % of its probability" in shown
+
+
 def test_report_is_written_again(copy: Path) -> None:
     (copy / "report.html").unlink()
     others = contents(copy)

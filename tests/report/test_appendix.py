@@ -63,6 +63,26 @@ def test_run_of_foreign_parts_has_python_lines(run_copy: Path) -> None:
     _ = ast.parse("\n".join([load, *rest]))
 
 
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        ("didact train grid --out runs/run", "runs/run"),
+        ("didact train grid --out 'my runs/run'", "'my runs/run'"),
+        ("didact train grid --out runs/moved", "run"),  # not what the folder is called now
+        ("didact train grid", "run"),
+        ("didact.train(...)", "run"),
+    ],
+)
+def test_all_lines_are_for_one_folder(run_copy: Path, command: str, folder: str) -> None:
+    """`run_copy` is called "run"."""
+    change_json(run_copy / "config.json", command=command)
+    first, *others = commands(run_copy)
+    assert first == command
+    assert [line.split(" -n")[0] for line in others] == [
+        f"didact {word} {folder}" for word in ("evaluate", "sample", "report")
+    ]
+
+
 def test_hostile_addresses_are_escaped(run_copy: Path) -> None:
     name_in_target(run_copy, "x:<script>alert(1)</script>\"'\n}", "y:a); import os; (b")
     page = write(run_copy).read_text("utf-8")

@@ -80,6 +80,32 @@ def test_running_mean_keeps_constants_and_length() -> None:
         np.testing.assert_allclose(figures.running_mean(np.full(9, 3.0), width), 3.0)
 
 
+def test_cells_without_objects_are_hatched_and_explained() -> None:
+    panel, void = np.full((3, 3), 1 / 9), np.zeros((3, 3), dtype=np.bool_)
+    void[2, 2] = True
+    scale = Scale(0.01, 1.0)
+    for drawn in (
+        figures.density(panel, scale, figures.DENSITY, (0, 1), void),
+        figures.difference(panel, panel, (0, 1), void),
+        figures.ratio(panel, panel, (0, 1), None, void),
+    ):
+        (hatched,) = drawn.axes[0].collections
+        assert hatched.get_hatch()
+        assert hatched.get_paths()[0].get_extents().bounds == (1.5, 1.5, 1, 1)
+        assert [t.get_text() for t in drawn.legends[0].get_texts()] == ["no object"]
+    image = imread(
+        io.BytesIO(figures.density_pixels(panel, scale, figures.DENSITY, void)),
+    )
+    assert np.ptp(image[0, -1, :3]) < 0.05  # grey, at the top right
+    assert np.ptp(image[-1, 0, :3]) > 0.05
+
+
+def test_counts_have_whole_ticks() -> None:
+    x, y = np.arange(1.0, 4.0), np.array([[0.0], [1.0], [2.0]])
+    (ax,) = figures.curves([Line("a", x, y, figures.BLUE)], "modes", whole=True).axes
+    assert all(tick == round(tick) for tick in ax.get_yticks())
+
+
 def test_outline_of_missed_modes() -> None:
     modes = np.zeros((5, 5), dtype=np.bool_)
     modes[1:3, 1:3] = True

@@ -9,6 +9,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from didact.report import _write, write
@@ -103,6 +104,7 @@ def test_verdict_says_held_and_found(grid_page: str) -> None:
         ({"modes_found": [3, 3, 3], "modes_held": [3, 3, 3]}, "poor", "never visited"),
         ({"modes_found": [3, 3, 3]}, "good", "never shown"),
         ({"modes_held": [9, 0, 9]}, "partial", "seeds disagree: from 0 to 9"),
+        ({"missed_mass": [0.2, 0.3, 0.4]}, "good", "30 % of the target’s probability is on"),
         ({"modes_held": [None] * 3, "tv": None}, "unknown", "says where training looked"),
     ],
 )
@@ -114,6 +116,96 @@ def test_verdict_is_honest(
     verdict = judge(read(run_copy))
     assert verdict.grade == grade
     assert words in " ".join(verdict.remarks)
+
+
+def test_one_mode_more_or_less_is_no_disagreement(run_copy: Path) -> None:
+    change_json(run_copy / "evaluation.json", num_modes=6, modes_held=[5, 4, 5])
+    assert "disagree" not in " ".join(judge(read(run_copy)).remarks)
+
+
+def without_modes(run: Path, **changes: object) -> Path:
+    """Make `run` one of a target that names no modes."""
+    config = json.loads((run / "config.json").read_text())
+    config["summary"] |= {"num_modes": None, "mode_mass": None, "task": None}
+    config["experiment"]["target"] = {"type": "targets.FromFunction"}
+    write_json(run / "config.json", config)
+    unknown = ("modes_held", "mode_mass_recall", "mode_mass", "modes_found", "modes_found_student")
+    nothing = dict.fromkeys((*unknown, "modes_reached"), [None] * 3)
+    change_json(run / "evaluation.json", num_modes=None, mode_mass_target=None, **nothing)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [row | {key: [None] * 3 for key in unknown if key in row} for row in rows]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    target = run / "snapshots" / "target.npz"
+    with np.load(target) as file:
+        arrays = dict(file) | {"modes": np.zeros_like(file["modes"])}
+    np.savez(target, **arrays)
+    change_json(run / "evaluation.json", **changes)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("tv", "missed", "grade"),
+    [
+        (0.05, 0.01, "good"),
+        (0.05, 0.06, "partial"),
+        (0.2, 0.2, "partial"),
+        (0.25, 0.5, "poor"),
+        (0.31, 0.1, "poor"),
+        (0.31, None, "poor"),
+        (0.2, None, "partial"),
+    ],
+)
+def test_what_is_missed_judges_where_there_are_no_modes(
+    run_copy: Path, tv: float, missed: float | None, grade: str
+) -> None:
+    shares = {"tv": [tv] * 3, "missed_mass": [missed] * 3}
+    verdict = judge(read(without_modes(run_copy, **shares)))
+    assert verdict.grade == grade
+    said = "gives less than half of what they should have" in " ".join(verdict.remarks)
+    assert said is (missed is not None)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_nothing_is_said_of_modes_where_there_are_none(run_copy: Path) -> None:
+    run = without_modes(run_copy, missed_mass=[0.5] * 3)
+    text = text_of(write(run).read_text("utf-8")).split("Reproduce With")[0]
+    text = text.replace("num_modes", "")
+    sentences = [s for s in re.split(r"[.;:] ", text) if re.search(r"\b[Mm]odes?\b", s)]
+    assert "not available" not in text
+    assert len(sentences) == 2, sentences  # and why that is so in the rule of the verdict
+    assert "This target names no modes" in sentences[0]
+    assert "names no modes that could be counted" in sentences[1]
+    assert not (run / "figures" / "modes-held.png").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_cells_of_modes_are_not_called_modes(run_copy: Path, grid_page: str) -> None:
+    assert re.search(r"<figcaption>Modes: \d+ held, \d+ missed</figcaption>", grid_page)
+    change_json(run_copy / "evaluation.json", num_modes=2)
+    page = write(run_copy).read_text("utf-8")
+    assert re.search(r"<figcaption>Cells in modes: \d+ held, \d+ missed</figcaption>", page)
+    assert "The 2 modes have 4 cells" in page
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("with_teacher", [True, False])
+def test_a_teacher_is_named_where_there_is_one(
+    tmp_path: Path, make_run: MakeRun, with_teacher: bool
+) -> None:
+    run = make_run(tmp_path / "run", side=8, seeds=1, with_teacher=with_teacher)
+    page = write(run).read_text("utf-8")
+    assert (">Target, Student, Teacher</h2>" in page) is with_teacher
+    assert (">Target and Student</h2>" in page) is not with_teacher
+    assert ("have one scale for all moments here" in page) is with_teacher
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("side", "uneven"), [(16, True), (17, False), (64, False), (256, True)])
+def test_groups_that_differ_in_size_are_explained(run_copy: Path, side: int, uneven: bool) -> None:
+    config = json.loads((run_copy / "config.json").read_text())
+    config["summary"]["side"] = side
+    write_json(run_copy / "config.json", config)
+    assert ("groups differ in size" in write(run_copy).read_text("utf-8")) is uneven
 
 
 @pytest.mark.usefixtures("undrawn")

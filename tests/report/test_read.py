@@ -19,13 +19,29 @@ def test_whole_run(grid_run: Path) -> None:
     assert run.num_seeds == 3
     assert not run.marginal
     assert len(run.train) == 60
-    assert len(run.snapshots) == MAX_FRAMES
+    assert len(run.snapshots) == 12
     assert run.target is not None
     assert run.target.shape == (1, 16, 16)
     assert run.target.sum() == pytest.approx(1)
     x, y = series(run.train, "modes_found")
     assert (x.shape, y.shape) == ((60,), (60, 3))
     assert x[-1] == 96_000
+
+
+def test_cells_without_objects(grid_run: Path, run_copy: Path) -> None:
+    """By the rule of the grid; elsewhere where nothing ever has any probability."""
+    corner = np.zeros((1, 16, 16), dtype=np.bool_)
+    corner[0, -1, -1] = True
+    np.testing.assert_array_equal(read(grid_run).void, corner)
+    config = json.loads((run_copy / "config.json").read_text())
+    config["experiment"]["environment"] = {"type": "environments.Hypergrid", "dim": 2, "side": 16}
+    change_json(run_copy / "config.json", **config)
+    path = run_copy / "snapshots" / "target.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["target"][0, 0] = 0  # so small that it has vanished
+    np.savez(path, **arrays)
+    np.testing.assert_array_equal(read(run_copy).void, corner)
 
 
 def test_pairs_above_two_dimensions(tmp_path: Path, make_run: MakeRun) -> None:
@@ -79,7 +95,7 @@ def test_broken_arrays_are_noted(run_copy: Path) -> None:
     _ = first.write_bytes(first.read_bytes()[:100])
     np.savez(second, student=np.ones((3, 3)), step=2000)
     run = read(run_copy)
-    assert len(run.snapshots) == MAX_FRAMES - 2
+    assert len(run.snapshots) == 10
     assert run.notes == ("2 snapshot(s) cannot be read and are left out.",)
 
 

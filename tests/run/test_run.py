@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import equinox as eqx
@@ -14,10 +15,10 @@ import pytest
 
 import didact
 from didact.environments import Hypergrid, published_backward_kernel
-from didact.logging import MetricsLog, read_metrics
+from didact.logging import MetricsLog, ProgressBar, read_metrics
 from didact.metrics import exact, finite_or_none
 from didact.networks import MLPConfig
-from didact.run import RunError
+from didact.run import RunError, _check_seeds
 from didact.targets import FromFunction
 
 from .._runs import experiment, succeeds
@@ -74,6 +75,8 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
     for seeds in ((), (1, 1), (-1,), (2**31,)):
         with pytest.raises(ValueError, match="seeds must"):
             _ = didact.train(experiment(), tmp_path / "run", seeds=seeds)
+    with pytest.raises(ValueError, match=r"got 2: range\(2\) trains 2 replicas"):
+        _ = _check_seeds(2)
     with pytest.raises(ValueError, match="evaluations must be >= 0, got -1"):
         _ = didact.train(experiment(), tmp_path / "run", evaluations=-1)
     with pytest.raises(ValueError, match="num_draws must be >= 2, got 1"):
@@ -85,7 +88,7 @@ def test_function_of_the_user(tmp_path: Path, without_report: None) -> None:
     own = own_function()
     run = didact.train(own, tmp_path / "run", evaluations=1, num_draws=16)
     given = {f"{__name__}:bowl": bowl}
-    with pytest.raises(RunError, match=r"config.json cannot be read .* given="):
+    with pytest.raises(RunError, match=r"config.json cannot be read .*Run\.load\(.*bowl': \.\.\."):
         _ = didact.Run.load(run.path)
     read = didact.Run.load(run.path, given=given)
     verdict = read.evaluate(num_draws=16)
@@ -154,6 +157,109 @@ def test_another_function_of_the_same_name_is_another_run(tmp_path: Path) -> Non
     assert again.verdict() == run.verdict()
     # The report needs no function.
     assert succeeds("report", tmp_path / "run").code == 0
+
+
+def renamed(function: Callable[[jax.Array], jax.Array]) -> didact.Experiment:
+    """An experiment whose function is called "hill", on a grid of 1,295 objects."""
+    function.__qualname__ = function.__name__ = "hill"
+    function.__module__ = __name__
+    small = MLPConfig(width=4, depth=1)
+    return didact.Experiment(
+        Hypergrid(2, 36), FromFunction(function), network=small, batch_size=2, steps=1
+    )
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_reward_is_compared_on_every_object(tmp_path: Path) -> None:
+    """A change at any object is seen, one that keeps log Z included; rounding is none."""
+    path = tmp_path / "run"
+    settings = {"evaluations": 0, "num_draws": 2}
+    run = didact.train(renamed(hill), path, **settings)
+    probe = run.config["probe"]
+    unprobed = sorted(
+        {(i, j) for i in range(35) for j in range(35)} - set(map(tuple, probe["x"][0]))
+    )
+    # Two neighbours, so that both are in one group.
+    a, b = next((jnp.asarray(p), jnp.asarray((p[0], p[1] + 1))) for p in unprobed if p[1] < 34)
+
+    def at(x: jax.Array, place: jax.Array) -> jax.Array:
+        return jnp.all(x == place)
+
+    def changed(x: jax.Array) -> jax.Array:
+        return hill(x) + 0.5 * at(x, a)
+
+    def swapped(x: jax.Array) -> jax.Array:
+        return hill(jnp.where(at(x, a), b, jnp.where(at(x, b), a, x)))
+
+    for function in (changed, swapped):
+        with pytest.raises(RunError, match=r"holds another run \(log R .*there"):
+            _ = didact.train(renamed(function), path, **settings)
+    assert run.verdict() == didact.train(renamed(hill), path, **settings).verdict()
+    rounded = renamed(lambda x: hill(x) * (1 + 1e-6 * jnp.sin(1.0 * x[0])))
+    _ = didact.train(rounded, path, **settings)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_infinite_reward_of_a_probed_object_stays_the_same(tmp_path: Path) -> None:
+    """A file holds no infinite numbers, which must not make a run another one."""
+    own = renamed(lambda x: jnp.where(x[0] == 34, -jnp.inf, 0.0))
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="not finite"):
+            _ = didact.train(own, tmp_path / "run", evaluations=0, num_draws=2)
+
+
+def test_all_differences_are_named(trained: Path) -> None:
+    other = didact.presets.grid("tb", 2, 9, steps=300, batch_size=4)
+    with pytest.raises(RunError) as error:
+        _ = didact.train(other, trained, seeds=(3,))
+    message = str(error.value)
+    for words in (
+        "seeds is [0, 1] there, [3] here",
+        "side is 8 there, 9 here",
+        "steps is 205 there, 300 here",
+        "choose another folder",
+    ):
+        assert words in message
+    assert "--out" not in message
+
+
+class TwoWide(didact.targets.Target):
+    """A flat target with two modes, of two cells and of one."""
+
+    log_z: float | None = None
+    num_modes: int | None = 2
+
+    def log_reward(self, x: jax.Array) -> jax.Array:
+        """Flat."""
+        return jnp.zeros(())
+
+    def mode_index(self, x: jax.Array) -> jax.Array:
+        """(0, 0) and (0, 1) are the first, (3, 3) is the second."""
+        first = (x[0] == 0) & (x[1] < 2)
+        return jnp.where(first, 0, jnp.where(jnp.all(x == 3), 1, -1))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_modes_of_several_cells_have_their_exact_mass(tmp_path: Path) -> None:
+    own = didact.Experiment(Hypergrid(2, 5), TwoWide(), network=MLPConfig(width=4), steps=1)
+    verdict = didact.train(own, tmp_path / "run", evaluations=0, num_draws=30).verdict()
+    n = Hypergrid(2, 5).num_terminal_states
+    assert verdict["mode_mass_target"] == pytest.approx(3 / n)
+    expected = sum(1 - (1 - cells / n) ** 30 for cells in (1, 2))
+    assert verdict["modes_reached_perfect"] == pytest.approx(expected)
+
+
+def test_missed_mass_is_that_of_objects_with_less_than_half(trained: Path) -> None:
+    run = didact.Run.load(trained)
+    verdict, env = run.verdict(), run.experiment.environment
+    assert isinstance(env, Hypergrid)
+    p = np.exp(exact.truth(env, run.experiment.target).log_p)
+    for seed, missed, tv in zip(run.seeds, verdict["missed_mass"], verdict["tv"], strict=True):
+        law = exact.terminal_law(env, exact.policy_table(run.student(seed)))
+        assert missed == pytest.approx(p[2 * law < p].sum())
+        assert 0 <= missed <= 2 * tv
+    *_, last = (row for row in run.metrics() if row["kind"] == "evaluation")
+    assert last["missed_mass"] == verdict["missed_mass"]
 
 
 def test_draws_of_a_run_are_those_of_the_command(trained: Path, tmp_path: Path) -> None:
@@ -327,6 +433,26 @@ def test_record_is_readable_while_it_is_written(tmp_path: Path) -> None:
         _ = file.write('{"kind": "train", "st')
     assert [r["kind"] for r in read_metrics(path)] == ["header", "train"]
     log.close()
+
+
+def test_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("didact.logging._SECONDS_BETWEEN_LINES", 0.0)
+    shown = {"loss": [2.0, 4.0], "modes_found": None, "time": {"steps_per_second": 5.0}}
+    for enabled in (True, False):
+        with ProgressBar(4000, 0, enabled=enabled) as bar:
+            bar.phase("compiling")
+            bar.update(shown | {"step": 1000})
+            bar.judged({"tv": [0.25, 0.75]})
+            bar.update(shown | {"step": 2000})
+            bar.judged({"tv": [None, None], "elbo": [-1.5]})
+            bar.update(shown | {"step": 4000})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "compiling ..."
+    assert lines[1] == "step 1,000/4,000, loss 3"
+    assert lines[2].startswith("step 2,000/4,000, TV 0.5, about 0 s left")
+    assert lines[3:] == ["step 4,000/4,000, ELBO -1.5"]
 
 
 def test_record_from_the_future(tmp_path: Path) -> None:

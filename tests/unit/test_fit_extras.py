@@ -255,25 +255,30 @@ def as_columns(samples) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("centred", [False, True])
 def test_eight_schools_agree_with_nuts_and_quadrature(centred, key):
-    """Means within 5 standard errors of both (1 of 10^5 tests of 10 means fails by chance).
+    """Ten means within 5 standard errors of both, which happens by chance to 1 key of 170,000 as
+    far as the errors are normal. The draws without their weights fail it.
 
-    Of the draws without their weights, some mean of the centred model is farther off: its funnel
-    is what a sampler lacks.
+    The funnel of the centred model is too much for so little training, which the verdict says.
     """
-    config = FitConfig(width=64, num_steps=16, round_steps=1_000, max_rounds=2)
+    config = FitConfig(width=64, num_steps=16, round_steps=600, max_rounds=1)
     result = didact.fit_numpyro(
         eight_schools, rng_key=key, model_kwargs={"centred": centred}, config=config
     )
     drawn = as_columns(result.samples)
     weight = np.exp(result.log_weights - result.log_weights.max())
-    weight /= weight.sum()
-    mean = weight @ drawn
-    error = np.sqrt(weight**2 @ (drawn - mean) ** 2)
     expected, noise = by_nuts()
-    assert result.ess > 500, str(result)
-    np.testing.assert_array_less(np.abs(mean - expected) / np.hypot(error, noise), 5)
+
+    def distance(weight):
+        weight = weight / weight.sum()
+        mean = weight @ drawn
+        error = np.sqrt(weight**2 @ (drawn - mean) ** 2)
+        return np.abs(mean - expected) / np.hypot(error, noise)
+
+    assert distance(weight).max() < 5
+    assert distance(np.ones(len(weight))).max() > 5
+    assert result.reliable != centred, str(result)
+    # The interval has 90 %, thrice its width all but 1 key of a million.
     low, high = result.log_z_interval
-    # The interval has 90 %: thrice its width has much more.
     assert low - (high - low) < log_evidence() < high + (high - low)
 
 

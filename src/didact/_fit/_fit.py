@@ -148,7 +148,7 @@ class _Run:
             round_key = jax.random.fold_in(key, self.round + 1)
             state, cut = self._train_round(experiment, state)
             x, log_weight, modes, chains = self._look(experiment, state, chains, round_key, cut)
-            verdict = judge(log_weight, modes, self.target.constraint.coordinate_names(), cut)
+            verdict = judge(log_weight, modes, cut)
             self.round += 1
             if verdict.reliable or cut or self.round == config.max_rounds:
                 break
@@ -264,7 +264,7 @@ class _Run:
                 np.concatenate([log_weight, extra_weight], 1),
             )
             self.calls += extra_weight.size
-            again = judge(log_weight, modes, self.target.constraint.coordinate_names(), "")
+            again = judge(log_weight, modes, "")
             # More draws sharpen the numbers; they may take trust away, never give it.
             verdict = dataclasses.replace(
                 again,

@@ -74,7 +74,7 @@ def find_modes(
     summit, height = summit[good], height[good]
     from_chain = (np.arange(len(start)) >= climbers)[good]
     hill, pairs = _hills(target, summit, height)
-    count = hill.max() + 1
+    count = int(hill.max()) + 1
     top = np.asarray([_highest(height, hill == k) for k in range(count)])
     centre = summit[top]
     owner = hill[_nearest(draws, summit)]

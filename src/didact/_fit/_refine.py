@@ -23,7 +23,7 @@ class Refined:
     - `samples`: a pytree of positions with leading axes [chains, steps], all of equal weight;
     - `acceptance` [chains]: the mean probability of acceptance;
     - `r_hat` [n]: rank-normalised split R-hat of each unconstrained coordinate, in the order of
-      `Constraint.coordinate_names`. Chains that cannot cross between hills keep them far above 1:
+      `Constraint.coordinate_names`. Chains that cannot cross between hills keep them well above 1:
       the shares of the hills are then those of the draws' weights, not the chains' own;
     - `step_size` of the kernel, `divergences` of NUTS, `calls`: evaluations of the gradient.
     """
@@ -81,10 +81,11 @@ def refine(
     start = u[jax.random.choice(start_key, len(u), (num_chains,), p=jnp.asarray(weight))]
     density = _Density(logdensity_fn, constraint, location, scale, jnp.asarray(root, u.dtype))
     step_size, w, moves, calls = _run(density, start, run_key, num_warmup, num_steps, kernel)
+    z, samples = _unwhitened(density, w)
     return Refined(
-        samples=_positions(density, w),
+        samples=samples,
         acceptance=np.asarray(moves.acceptance, np.float64).mean(axis=1),
-        r_hat=np.asarray(rhat(w), np.float64).reshape(-1),
+        r_hat=np.asarray(rhat(z), np.float64).reshape(-1),
         step_size=float(step_size),
         divergences=int(moves.divergent.sum()),
         calls=num_chains + int(np.asarray(calls, np.int64).sum()),
@@ -199,9 +200,12 @@ def _standardised(constraint: Constraint, location, scale, samples: PyTree) -> A
 
 
 @eqx.filter_jit
-def _positions(density: _Density, w: Float[Array, "chains steps n"]) -> PyTree:
-    to_position = density.constraint.to_position
-    return jax.vmap(jax.vmap(lambda w: to_position(density.unconstrained(w))))(w)
+def _unwhitened(
+    density: _Density, w: Float[Array, "chains steps n"]
+) -> tuple[Float[Array, "chains steps n"], PyTree]:
+    """Unconstrained coordinates, and positions."""
+    z = jax.vmap(jax.vmap(density.unconstrained))(w)
+    return z, jax.vmap(jax.vmap(density.constraint.to_position))(z)
 
 
 def _root(

@@ -132,7 +132,7 @@ def restart(experiment: Experiment, state: TrainState) -> TrainState:
 
 def draw(
     state: TrainState, target: Standardised, key: PRNGKeyArray, n: int
-) -> tuple[Float64[np.ndarray, "seeds n dim"], Float64[np.ndarray, "seeds n"]]:
+) -> tuple[Float[np.ndarray, "seeds n dim"], Float64[np.ndarray, "seeds n"]]:
     """`n` draws of each seed's Student, and their log weights, offset included."""
     drawn = [
         empirical.draws(state.student(i), target, jax.random.fold_in(key, i), n, batch_size=512)

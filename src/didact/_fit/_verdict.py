@@ -31,14 +31,12 @@ class Verdict:
     by_seed: tuple[Estimate, ...]
 
 
-def judge(
-    log_weight: Float64[np.ndarray, "seeds n"], modes: Modes | None, names: list[str], cut: str
-) -> Verdict:
+def judge(log_weight: Float64[np.ndarray, "seeds n"], modes: Modes | None, cut: str) -> Verdict:
     """Judge independent samplers by the log weights of their draws, by each other, and by the
     hills that Markov chains found.
 
-    **Arguments:** `modes`: None if they were not looked for; `names` of the coordinates; `cut`:
-    why training ended before its rounds did, or nothing.
+    **Arguments:** `modes`: None if they were not looked for; `cut`: why training ended before its
+    rounds did, or nothing.
     """
     pooled = log_weight.reshape(-1)
     log_z, elbo = weights.log_z(pooled), weights.elbo(pooled)
@@ -49,7 +47,7 @@ def judge(
     width = log_z.high - log_z.low
     gap = max(one.value for one in by_seed) - min(one.value for one in by_seed)
     noise = math.sqrt(sum(one.standard_error**2 for one in by_seed))
-    missed = [] if modes is None else list(modes.missed(LEAST_MASS))
+    missed = [] if modes is None else modes.missed(LEAST_MASS).tolist()
     problems = {
         f"training was cut off: {cut}": bool(cut),
         f"the Pareto k-hat of the importance weights is {worst:.2f}, above {limit:.2f}: their tail "
@@ -64,7 +62,7 @@ def judge(
             return Verdict(False, f"{problem}.", log_z, elbo, share, k_hat, by_seed)
     if missed:
         assert modes is not None
-        reason = _missed(modes, missed, names)
+        reason = _missed(modes, missed)
         return Verdict(False, reason, log_z, elbo, share, k_hat, by_seed)
     reason = (
         f"k-hat is {k_hat:.2f}, the 90 % interval of log Z is {width:.2f} nats wide, "
@@ -80,7 +78,7 @@ def _nan_last(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def _missed(modes: Modes, missed: list[int], names: list[str]) -> str:
+def _missed(modes: Modes, missed: list[int]) -> str:
     k = max(missed, key=lambda k: modes.log_mass[k])
     mass = 100 * math.exp(min(modes.log_mass[k], 0.0))
     return (

@@ -26,6 +26,7 @@ from matplotlib.image import imsave
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from ._numbers import number
 from ._read import Bools, Floats
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = (
@@ -100,7 +101,7 @@ def density(
     bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.86, aspect=32, pad=0.02)
     if scale.high < 100 * scale.low:
         ticks = _round_numbers(scale.low, scale.high)
-        bar.set_ticks(ticks, labels=[_thousands(t) for t in ticks])
+        bar.set_ticks(ticks, labels=[number(t, digits=1) for t in ticks])
     tidy_bar(bar.ax, "probability (log scale)")
     _hatch(ax, void)
     return figure

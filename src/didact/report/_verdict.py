@@ -88,7 +88,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "mode_mass",
         "Probability on modes",
-        "How often a sample of the Student is a mode.",
+        "How often a sample of the Student lies in a mode.",
         _from("mode_mass_target"),
         of_modes=True,
     ),
@@ -297,7 +297,7 @@ def _remarks(run: RunData) -> list[str]:
     mass, target = mean(values(final, "mode_mass")), scalar(final, "mode_mass_target")
     if mass is not None and target is not None:
         remarks.append(
-            f"A sample of the Student is a mode in {percent(mass)} of cases; "
+            f"A sample of the Student lies in a mode in {percent(mass)} of cases; "
             + f"it should be in {percent(target)}."
         )
     known = held[np.isfinite(held)]
