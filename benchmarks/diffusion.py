@@ -20,15 +20,13 @@ import numpy as np
 from didact.environments import Diffusion, Process
 from didact.metrics.floor import Floor, discretisation_floor
 from didact.presets import DIFFUSION_TASKS
-from grid import number, spread
+from grid import finished, number, spread
 
 RESULTS = Path(__file__).parent / "results" / "diffusion"
 CELLS: list[tuple[str, str, tuple[str, ...]]] = [
-    *(
-        (task, preset, ("--seeds", "2"))
-        for task in ("25gmm", "manywell-32")
-        for preset in ("tb", "tb-per", "teacher", "didact")
-    ),
+    (task, preset, ("--seeds", "2", *(("--batch-size", "128") if preset == "didact" else ())))
+    for task in ("25gmm", "manywell-32")
+    for preset in ("didact", "teacher", "tb-per", "tb")
 ]
 COLUMNS = {
     "elbo": "ELBO",
@@ -54,16 +52,10 @@ def run(out: Path) -> None:
 def collect(out: Path) -> None:
     """Keep the verdicts of finished runs beside this file."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for folder in sorted(out.iterdir()):
-        if not (folder / "evaluation.json").exists():
-            continue
-        verdict = json.loads((folder / "evaluation.json").read_text())
-        config = json.loads((folder / "config.json").read_text())
-        if not verdict["finished"]:
-            continue
+    for folder, config, verdict in finished(out):
         summary = config["summary"]
         cell = {
-            "command": config["command"].replace(str(folder), f"runs/diffusion/{folder.name}"),
+            "command": config["command"],
             "task": summary["task"],
             "preset": summary["preset"],
             "environment": config["experiment"]["environment"],

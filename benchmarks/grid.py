@@ -13,6 +13,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,28 @@ def run(out: Path) -> None:
         collect(out)
 
 
-def collect(out: Path) -> None:
-    """Keep the verdicts of finished runs beside this file."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def finished(out: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """Folder, configuration and verdict of each run that has ended, its command without a path of
+    this machine.
+    """
     for folder in sorted(out.iterdir()):
         if not (folder / "evaluation.json").exists():
             continue
         verdict = json.loads((folder / "evaluation.json").read_text())
         config = json.loads((folder / "config.json").read_text())
-        if not verdict["finished"]:
-            continue
+        if verdict["finished"]:
+            place = f"runs/{out.name}/{folder.name}"
+            config["command"] = config["command"].replace(str(folder), place)
+            yield folder, config, verdict
+
+
+def collect(out: Path) -> None:
+    """Keep the verdicts of finished runs beside this file."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for folder, config, verdict in finished(out):
         summary = config["summary"]
         cell = {
-            "command": config["command"].replace(str(folder), f"runs/grid/{folder.name}"),
+            "command": config["command"],
             "preset": summary["preset"],
             "dim": summary["dim"],
             "side": summary["side"],

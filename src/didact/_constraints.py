@@ -326,12 +326,18 @@ def unconstrained_logdensity(
 
     Its integral over all z is that of p over all positions.
     """
+    return _PulledBack(logdensity_fn, constraint)
 
-    def pulled_back(z: Float[Array, " n"]) -> Float[Array, ""]:
-        value = jnp.asarray(logdensity_fn(constraint.to_position(z)))
-        return value.astype(z.dtype) + constraint.log_det(z)
 
-    return pulled_back
+class _PulledBack(eqx.Module):
+    """A module and not a closure, so that programs compiled for one serve the next."""
+
+    logdensity_fn: Callable[[Position], Array]
+    constraint: Constraint
+
+    def __call__(self, z: Float[Array, " n"]) -> Float[Array, ""]:
+        value = jnp.asarray(self.logdensity_fn(self.constraint.to_position(z)))
+        return value.astype(z.dtype) + self.constraint.log_det(z)
 
 
 def _struct(name: str, leaf: Any) -> jax.ShapeDtypeStruct:

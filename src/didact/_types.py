@@ -258,7 +258,9 @@ class Objective(eqx.Module):
     learns_log_z: eqx.AbstractClassVar[bool]
     """Whether the sampler's scalar `log_z` is trained by this objective."""
     pathwise: eqx.AbstractClassVar[bool]
-    """Whether gradients must flow through the Student's own trajectories and log R."""
+    """Whether gradients must flow through the Student's own trajectories and log R. Such an
+    objective has a static field `path_only`: whether the score's own gradient is left out.
+    """
 
     @abc.abstractmethod
     def __call__(self, scored: Scored) -> ObjectiveOutput:

@@ -133,7 +133,7 @@ class ProgressBar:
         for key, name in (("tv", "TV"), ("elbo", "ELBO")):
             values = row.get(key)
             if values and None not in values:
-                self._quality = f"{name} {_mean(values):.3g}"
+                self._quality = f"{name} {_mean(values):.3g} at step {row['step']:,}"
                 return
 
     def _time_left(self, step: int, now: float) -> str:

@@ -136,7 +136,12 @@ def _jax_settings() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("length", ["short", pytest.param("as-printed", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize(
+    "page",
+    # Each fit compiles a program of its own; the README has one for `make test`.
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.name == "fit.md")) for p in PAGES],
+    ids=page_name,
+)
 @pytest.mark.usefixtures("_jax_settings")
 def test_the_examples_of_a_page_run(
     page: Path,

@@ -22,6 +22,7 @@ from .._runs import (
     contents,
     record,
     refused,
+    run_cli,
     succeeds,
 )
 
@@ -329,7 +330,11 @@ def test_reward_that_is_not_finite(
     assert record(run)[0]["kind"] == "header"
     monkeypatch.setattr(didact.presets, "grid", lambda *_, **__: experiment)
     options = ["--evaluations", evaluations, "--out", run]
-    assert "log_reward is not finite" in refused(*TRAIN, *options)
+    result = run_cli(*TRAIN, *options)
+    assert (result.code, result.out) == (2, "")
+    first, last = result.err.splitlines()
+    assert first == "compiling ..."
+    assert last.startswith("didact: log_reward is not finite")
 
 
 def test_loss_that_is_not_finite(tmp_path: Path) -> None:

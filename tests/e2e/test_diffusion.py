@@ -200,7 +200,7 @@ def test_options_make_the_experiment() -> None:
 def test_every_preset_is_described(preset: str) -> None:
     made = Diffusion(preset=preset).experiment("ring")
     facts = describe(made)
-    assert ("Teacher" in facts["method"]) is preset.startswith("teacher")
+    assert ("Teacher" in facts["method"]) is (made.teacher_reward is not None)
     assert ("replay" in facts["method"]) is (made.replay is not None)
     assert facts["environment"] == "Diffusion dim=2"
 
@@ -245,7 +245,8 @@ class OnTheHost(didact.targets.Target):
 
 
 def test_langevin_needs_a_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(presets.DIFFUSION_TASKS, "ring", (OnTheHost, 1.0, 1.0))
+    task = presets.DIFFUSION_TASKS["ring"]._replace(target=OnTheHost)
+    monkeypatch.setitem(presets.DIFFUSION_TASKS, "ring", task)
     message = refused("train", "ring", "--langevin", "--out", tmp_path / "run")
     assert "--langevin needs the gradient of log R, which ring has not" in message
     assert list(tmp_path.iterdir()) == []

@@ -184,7 +184,7 @@ def test_cells_of_modes_are_not_called_modes(run_copy: Path, grid_page: str) -> 
     change_json(run_copy / "evaluation.json", num_modes=2)
     page = write(run_copy).read_text("utf-8")
     assert re.search(r"<figcaption>Cells in modes: \d+ held, \d+ missed</figcaption>", page)
-    assert "The 2 modes have 4 cells" in page
+    assert re.search(r"The 2 modes have \d+ cells", page)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -444,15 +444,15 @@ def test_lines_where_there_is_no_terminal(
         with ProgressBar(4000, 0, enabled=enabled) as bar:
             bar.phase("compiling")
             bar.update(shown | {"step": 1000})
-            bar.judged({"tv": [0.25, 0.75]})
+            bar.judged({"step": 1500, "tv": [0.25, 0.75]})
             bar.update(shown | {"step": 2000})
-            bar.judged({"tv": [None, None], "elbo": [-1.5]})
+            bar.judged({"step": 3000, "tv": [None, None], "elbo": [-1.5]})
             bar.update(shown | {"step": 4000})
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "compiling ..."
     assert lines[1] == "step 1,000/4,000, loss 3"
-    assert lines[2].startswith("step 2,000/4,000, TV 0.5, about 0 s left")
-    assert lines[3:] == ["step 4,000/4,000, ELBO -1.5"]
+    assert lines[2].startswith("step 2,000/4,000, TV 0.5 at step 1,500, about 0 s left")
+    assert lines[3:] == ["step 4,000/4,000, ELBO -1.5 at step 3,000"]
 
 
 def test_record_from_the_future(tmp_path: Path) -> None:

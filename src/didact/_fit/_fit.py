@@ -2,23 +2,25 @@
 
 import dataclasses
 import math
+import operator
 import time
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Float64, PRNGKeyArray, PyTree
 
 from .. import _train
 from .._checks import require
 from .._constraints import Constraint, Position, unconstrained_logdensity
 from .._density import check_density, find_scale
 from .._experiment import Experiment
+from .._sampler import Sampler
 from .._train import TrainState
 from ..behaviours import run_mala
-from ..metrics import empirical
 from ._modes import Modes, find_modes
 from ._result import Fit
 from ._standardised import Standardised
@@ -28,6 +30,7 @@ from ._training import (
     experiment_for,
     normalised,
     remember,
+    require_finite,
     restart,
 )
 from ._verdict import Verdict, judge
@@ -70,9 +73,10 @@ def fit(
     - `dim`: positions are vectors [dim]; or `template`: positions are pytrees like this one;
     - `bounds` = (lower, upper), `simplex`: constraints as in `didact.Constraint`; densities are
       those of the constrained position, the Jacobian is taken care of;
-    - `rng_key`; `num_samples` draws to return;
+    - `rng_key`; `num_samples`: return at least so many draws (4,096 are drawn anyway);
     - `max_calls`: evaluations of the density or its gradient, `max_seconds`: wall time, at which
-      to stop (looked at between chunks of training; None: no limit);
+      to stop; looked at between chunks of training, so that the search before it, some 30,000 to
+      150,000 evaluations, and a tenth of a round are made in any case (None: no limit);
     - `config`: how to train; `on_progress` is called with a row of numbers after each chunk of
       training, and `should_stop` asked: True ends it with what there is.
 
@@ -84,204 +88,200 @@ def fit(
     """
     if (dim is None) == (template is None):
         raise ValueError("give either dim, for positions that are vectors, or a template.")
+    num_samples = operator.index(num_samples)
     require("num_samples", num_samples, at_least=100)
     require("max_calls", max_calls, at_least=1)
     require("max_seconds", max_seconds, above=0)
     config = FitConfig() if config is None else config
     began = time.monotonic()
     constraint = Constraint(dim if template is None else template, bounds, simplex)
-    keys = jax.random.split(rng_key, 6)
-    calls = check_density(logdensity_fn, constraint, keys[0]).calls
-    pilot = find_scale(
-        unconstrained_logdensity(logdensity_fn, constraint), constraint.size, keys[1]
-    )
+    check_key, search_key, run_key = jax.random.split(rng_key, 3)
+    calls = check_density(logdensity_fn, constraint, check_key).calls
+    pulled_back = unconstrained_logdensity(logdensity_fn, constraint)
+    pilot = find_scale(pulled_back, constraint.size, search_key)
     # What is learned is the log Z that is left.
-    target = Standardised(
-        logdensity_fn=logdensity_fn,
-        constraint=constraint,
-        location=pilot.location,
-        scale=pilot.scale,
-        offset=pilot.log_z,
-    )
+    target = Standardised(logdensity_fn, constraint, pilot.location, pilot.scale, pilot.log_z)
     run = _Run(
         target=target,
         config=config,
         began=began,
         calls=calls + int(pilot.calls),
-        max_calls=math.inf if max_calls is None else max_calls,
-        max_seconds=math.inf if max_seconds is None else max_seconds,
+        max_calls=math.inf if max_calls is None else float(max_calls),
+        max_seconds=math.inf if max_seconds is None else float(max_seconds),
         on_progress=on_progress,
         should_stop=should_stop,
+        judged_draws=max(_JUDGED_DRAWS, -(-num_samples // config.num_seeds)),
     )
-    start = np.asarray((pilot.population - pilot.location) / pilot.scale)
-    return run(start, keys[2], num_samples)
+    return run(np.asarray((pilot.population - pilot.location) / pilot.scale), run_key)
 
 
+@dataclasses.dataclass
+class _Round:
+    """What a finished round leaves."""
+
+    samplers: tuple[Sampler, ...]
+    x: Float[np.ndarray, "seeds n dim"]
+    log_weight: Float64[np.ndarray, "seeds n"]
+    modes: Modes | None
+    chains: Float[np.ndarray, "chains dim"]
+
+
+@dataclasses.dataclass
 class _Run:
     """One fit: rounds of training and judgement within a budget."""
 
-    def __init__(
-        self, *, target, config, began, calls, max_calls, max_seconds, on_progress, should_stop
-    ):
-        self.target: Standardised = target
-        self.config: FitConfig = config
-        self.began: float = began
-        self.calls: int = calls
-        self.max_calls: float = max_calls
-        self.max_seconds: float = max_seconds
-        self.on_progress: Callable[[dict[str, Any]], None] = on_progress
-        self.should_stop: Callable[[], bool] = should_stop
-        self.round = 0
+    target: Standardised
+    config: FitConfig
+    began: float
+    calls: int
+    max_calls: float
+    max_seconds: float
+    on_progress: Callable[[dict[str, Any]], None]
+    should_stop: Callable[[], bool]
+    judged_draws: int
 
-    def __call__(
-        self, start: Float[np.ndarray, "points n"], key: PRNGKeyArray, num_samples: int
-    ) -> Fit:
-        config, dim = self.config, self.target.dim
-        init_key, key = jax.random.split(key)
+    def __call__(self, start: Float[np.ndarray, "points n"], key: PRNGKeyArray) -> Fit:
+        config = self.config
+        init_key, start_key, key = jax.random.split(key, 3)
         seeds = np.asarray(jax.random.randint(init_key, (config.num_seeds,), 0, 2**31 - 1))
-        experiment = experiment_for(self.target, dim, config)
+        experiment = experiment_for(self.target, self.target.dim, config)
         state = _train.init(experiment, [int(seed) for seed in seeds])
-        state = remember(experiment, state, start, jax.random.fold_in(key, 0))
-        self.calls += len(start)
-        chains, modes, verdict = start, None, None
+        state = self._remember(experiment, state, start, start_key)
+        last: _Round | None = None
+        number = 0
         while True:
-            round_key = jax.random.fold_in(key, self.round + 1)
-            state, cut = self._train_round(experiment, state)
-            x, log_weight, modes, chains = self._look(experiment, state, chains, round_key, cut)
-            verdict = judge(log_weight, modes, cut)
-            self.round += 1
-            if verdict.reliable or cut or self.round == config.max_rounds:
-                break
-            state = remember(experiment, restart(experiment, state), chains, round_key)
-        return self._finish(state, verdict, x, log_weight, modes, key, num_samples)
+            look_key, final_key, again_key = jax.random.split(jax.random.fold_in(key, number), 3)
+            state, cut, complete = self._train_round(experiment, state, number)
+            number += 1
+            if complete:
+                chains = start if last is None else last.chains
+                last = self._look(state, chains, look_key, first=number == 1)
+                if judge(last.log_weight, last.modes, "").reliable:
+                    # Fresh draws: those that ended the training were picked by how they looked.
+                    last = self._redrawn(last, final_key)
+            elif last is None:
+                samplers = _students(state)
+                last = _Round(samplers, *self._draw(samplers, final_key), None, start)
+            verdict = judge(last.log_weight, last.modes, cut)
+            if verdict.reliable or cut or number == config.max_rounds:
+                return self._answer(last, verdict)
+            state = restart(experiment, state)
+            state = self._remember(experiment, state, last.chains, again_key)
+
+    def _remember(self, experiment, state: TrainState, x, key: PRNGKeyArray) -> TrainState:
+        self.calls += len(x) * state.num_seeds
+        return remember(experiment, state, x, key)
 
     def _over_budget(self) -> str:
         if self.calls >= self.max_calls:
             return f"the budget of {self.max_calls:,.0f} evaluations ended"
         if time.monotonic() - self.began >= self.max_seconds:
-            return f"the budget of {self.max_seconds:,.0f} seconds ended"
+            return f"the budget of {self.max_seconds:,.4g} seconds ended"
         if self.should_stop():
             return "it was asked to stop"
         return ""
 
-    def _train_round(self, experiment: Experiment, state: TrainState) -> tuple[TrainState, str]:
-        """A round in ten chunks; the budget is looked at after each."""
+    def _train_round(
+        self, experiment: Experiment, state: TrainState, number: int
+    ) -> tuple[TrainState, str, bool]:
+        """A round in ten chunks; the budget is looked at after each.
+
+        **Returns:** the state, why training must end or nothing, and whether the round was
+        completed.
+        """
         total = self.config.round_steps
         chunk = -(-total // 10)
-        done = 0
-        while done < total:
+        done, cut = 0, ""
+        while done < total and not cut:
             before = int(state.step)
             count = min(chunk, total - done)
             state, info = _train.train_chunk(experiment, state, count, capacity=chunk)
             trouble = int(jnp.max(state.seeds.trouble))
             if trouble:
-                self._explain(experiment, state, trouble)
+                self._explain(state, trouble)
             done += count
             spent = experiment.reward_calls(before + count) - experiment.reward_calls(before)
             self.calls += spent * self.config.num_seeds
+            log_z = jnp.mean(state.seeds.student.sampler.log_z) + self.target.offset
             self.on_progress(
                 {
-                    "round": self.round + 1,
+                    "round": number + 1,
                     "step": before + count,
-                    "loss": float(jnp.mean(info.loss[:, count - 1])),
-                    "log_z": float(
-                        jnp.mean(state.seeds.student.sampler.log_z) + self.target.offset
-                    ),
+                    "loss": float(jnp.mean(info.loss[:, :count])),
+                    "log_z": float(log_z),
                     "calls": self.calls,
                     "seconds": time.monotonic() - self.began,
                 }
             )
             cut = self._over_budget()
-            if cut and done < total:
-                return state, cut
-        return state, ""
+        return state, cut, done == total
 
-    def _explain(self, experiment: Experiment, state: TrainState, trouble: int) -> None:
-        """Raise, with the position where the density is not finite if one is found."""
-        message = _train.trouble_message(trouble)
-        for i in range(state.num_seeds):
-            x = empirical.objects(state.student(i), jax.random.key(0), 4_096)
-            value = np.asarray(jax.vmap(self.target.log_reward)(jnp.asarray(x)))
-            if not np.all(np.isfinite(value)):
-                bad = jnp.asarray(x[int(np.argmin(np.isfinite(value)))])
-                where = jax.tree.map(
-                    lambda leaf: np.asarray(leaf).tolist(), self.target.position(bad)
-                )
-                raise FloatingPointError(
-                    f"logdensity_fn is not finite at {where}: return -inf only where the density "
-                    "is 0, and NaN or +inf nowhere."
-                )
-        raise FloatingPointError(f"{message}.")
+    def _explain(self, state: TrainState, trouble: int) -> None:
+        """Raise, with the position where the density was not finite if the buffer holds it."""
+        buffer = state.seeds.replay
+        if buffer is not None and trouble == _train.NON_FINITE_REWARD:
+            x = np.asarray(buffer.x).reshape(-1, self.target.dim)
+            held = np.arange(buffer.rank.shape[1]) < np.asarray(buffer.size)[:, None]
+            log_reward = np.where(held, np.asarray(buffer.log_reward), 0.0)
+            require_finite(self.target, x, log_reward.reshape(-1))
+        raise FloatingPointError(f"{_train.trouble_message(trouble)}.")
 
-    def _look(self, experiment, state: TrainState, chains, key: PRNGKeyArray, cut: str):
+    def _draw(self, samplers: tuple[Sampler, ...], key: PRNGKeyArray):
+        x, log_weight = draw(samplers, self.target, key, self.judged_draws)
+        self.calls += log_weight.size
+        return x, log_weight
+
+    def _redrawn(self, last: _Round, key: PRNGKeyArray) -> _Round:
+        x, log_weight = self._draw(last.samplers, key)
+        return dataclasses.replace(last, x=x, log_weight=log_weight)
+
+    def _look(self, state: TrainState, chains, key: PRNGKeyArray, *, first: bool) -> _Round:
         """Draw from the samplers, run chains from overdispersed points, and find the hills."""
         draw_key, start_key, chain_key = jax.random.split(key, 3)
-        x, log_weight = draw(state, self.target, draw_key, _JUDGED_DRAWS)
-        self.calls += log_weight.size
-        if cut:
-            return x, log_weight, None, chains
-        half = _CHAINS // 2
-        wide = 2 * self.config.sigma * jax.random.normal(start_key, (half, x.shape[2]), x.dtype)
+        samplers = _students(state)
+        x, log_weight = self._draw(samplers, draw_key)
+        half, dim = _CHAINS // 2, self.target.dim
+        wide = 2 * self.config.sigma * jax.random.normal(start_key, (half, dim), x.dtype)
         kept = np.asarray(chains)[np.linspace(0, len(chains) - 1, half).astype(int)]
-        ends, _ = run_mala(
-            self.target,
-            chain_key,
-            jnp.concatenate([jnp.asarray(kept), wide]),
-            num_steps=_CHAIN_STEPS,
-            burn_in=_CHAIN_STEPS,
-            step_size=0.01,
-            acceptance=0.574,
-        )
+        begin = jnp.concatenate([jnp.asarray(kept, x.dtype), wide])
+        ends = np.asarray(_run_chains(self.target, chain_key, begin))
         self.calls += _CHAINS * (_CHAIN_STEPS + 1)
         pooled = log_weight.reshape(-1)
         log_z = float(np.logaddexp.reduce(pooled) - math.log(len(pooled)) - self.target.offset)
-        modes, calls = find_modes(
-            self.target, x.reshape(-1, x.shape[2]), normalised(pooled), np.asarray(ends), log_z
-        )
+        # At first every point of the search is climbed from: a mode may be held by one alone.
+        seen = np.concatenate([ends, chains.astype(ends.dtype)]) if first else ends
+        modes, calls = find_modes(self.target, x.reshape(-1, dim), normalised(pooled), seen, log_z)
         self.calls += calls
-        return x, log_weight, modes, np.asarray(ends)
+        return _Round(samplers, x, log_weight, modes, ends)
 
-    def _finish(
-        self,
-        state: TrainState,
-        verdict: Verdict,
-        x,
-        log_weight,
-        modes: Modes | None,
-        key: PRNGKeyArray,
-        num_samples: int,
-    ) -> Fit:
-        """The draws that were judged, and as many more as are asked for."""
-        seeds = state.num_seeds
-        each = -(-num_samples // seeds)
-        more = each - log_weight.shape[1]
-        if more > 0:
-            extra, extra_weight = draw(
-                state, self.target, jax.random.fold_in(key, 0x6D6F7265), more
-            )
-            x, log_weight = (
-                np.concatenate([x, extra], 1),
-                np.concatenate([log_weight, extra_weight], 1),
-            )
-            self.calls += extra_weight.size
-            again = judge(log_weight, modes, "")
-            # More draws sharpen the numbers; they may take trust away, never give it.
-            verdict = dataclasses.replace(
-                again,
-                reliable=verdict.reliable and again.reliable,
-                reason=again.reason if verdict.reliable else verdict.reason,
-            )
-        x, log_weight = x[:, :each], log_weight[:, :each]
+    def _answer(self, last: _Round, verdict: Verdict) -> Fit:
         # Round robin, so that any first part of the draws has all samplers in equal parts.
-        x = x.swapaxes(0, 1).reshape(-1, x.shape[2])[:num_samples]
-        log_weight = log_weight.swapaxes(0, 1).reshape(-1)[:num_samples]
+        x = last.x.swapaxes(0, 1).reshape(-1, self.target.dim)
         return Fit.make(
             target=self.target,
-            samplers=tuple(state.student(i) for i in range(seeds)),
+            samplers=last.samplers,
             x=x,
-            log_weight=log_weight,
+            log_weight=last.log_weight.swapaxes(0, 1).reshape(-1),
             verdict=verdict,
-            modes=modes,
+            modes=last.modes,
             calls=self.calls,
             seconds=time.monotonic() - self.began,
         )
+
+
+def _students(state: TrainState) -> tuple[Sampler, ...]:
+    return tuple(state.student(i) for i in range(state.num_seeds))
+
+
+@eqx.filter_jit
+def _run_chains(target: Standardised, key: PRNGKeyArray, x: Float[Array, "chains n"]):
+    ends, _ = run_mala(
+        target,
+        key,
+        x,
+        num_steps=_CHAIN_STEPS,
+        burn_in=_CHAIN_STEPS // 2,
+        step_size=0.01,
+        acceptance=0.574,
+    )
+    return ends

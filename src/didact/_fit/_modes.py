@@ -15,16 +15,23 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float64, Int
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from .._types import Target
-from ._standardised import log_rewards
+from ._standardised import LOWEST, in_batches, log_rewards
 
 _CLIMB = 300
 _BETWEEN = (0.25, 0.5, 0.75)
 _DIP = 0.5
+_SAME = 1e-3
+"""Summits nearer than this, in units of the density's scale, are one."""
+_DEPTH = 30.0
+"""Ends of climbs so far below the highest, and a nat more for each dimension, are none."""
+_HIGH = 10.0
+_STEP = 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Modes:
     """The hills of a density.
 
@@ -43,10 +50,13 @@ class Modes:
 
     def missed(self, least: float) -> Int[np.ndarray, " missed"]:
         """Hills with a share of the mass above `least`, by Laplace's approximation, of which the
-        draws have less than a fifth.
+        draws have less than a fifth; and high ones of unknown mass, found by chains alone.
         """
-        mass = np.exp(np.minimum(np.nan_to_num(self.log_mass, nan=-np.inf), 0.0))
-        return np.flatnonzero((mass > least) & (self.share < 0.2 * mass))
+        unknown = np.isnan(self.log_mass)
+        mass = np.exp(np.minimum(np.where(unknown, -np.inf, self.log_mass), 0.0))
+        known = (mass > least) & (self.share < 0.2 * mass)
+        high = self.log_density > self.log_density.max() - _HIGH
+        return np.flatnonzero(known | (unknown & high & self.by_chains & (self.share < 1e-3)))
 
 
 def find_modes(
@@ -65,26 +75,32 @@ def find_modes(
 
     **Returns:** the modes by falling share, and the number of evaluations of log R.
     """
-    rng = np.random.default_rng(0)
-    picked = rng.choice(len(draws), climbers, p=share / share.sum())
+    # Evenly spaced in the sum of the weights: each draw as often as it should be.
+    spaced = (np.arange(climbers) + 0.5) / climbers
+    picked = np.minimum(np.searchsorted(np.cumsum(share / share.sum()), spaced), len(draws) - 1)
     start = np.concatenate([draws[picked], chains]).astype(draws.dtype)
-    summit = np.asarray(_climb(target, jnp.asarray(start)))
-    height = np.asarray(log_rewards(target, jnp.asarray(summit)), np.float64)
-    good = np.isfinite(height)
+    summit = in_batches(_climb, target, start)
+    height = log_rewards(target, summit)
+    # A climb that ended far below the others came to a plateau, not to a summit; there, as where
+    # the density is 0, everything would seem to be joined.
+    top = float(np.max(height, where=np.isfinite(height), initial=-np.inf))
+    good = np.isfinite(height) & (height > max(LOWEST, top - _DEPTH - draws.shape[1]))
+    if not good.any():
+        raise FloatingPointError("No climb ended where the density is finite and above 0.")
     summit, height = summit[good], height[good]
     from_chain = (np.arange(len(start)) >= climbers)[good]
     hill, pairs = _hills(target, summit, height)
     count = int(hill.max()) + 1
-    top = np.asarray([_highest(height, hill == k) for k in range(count)])
-    centre = summit[top]
+    peak = np.asarray([_highest(height, hill == k) for k in range(count)])
+    centre = summit[peak]
     owner = hill[_nearest(draws, summit)]
     drawn = np.bincount(owner, minlength=count) / len(draws)
     weighed = np.bincount(owner, share, minlength=count)
-    log_mass = _laplace(target, centre, height[top]) - log_z
+    log_mass = _laplace(target, centre, height[peak]) - log_z
     order = np.argsort(-weighed, kind="stable")
     modes = Modes(
         centre=centre[order].astype(np.float64),
-        log_density=height[top][order],
+        log_density=height[peak][order],
         share=weighed[order],
         share_drawn=drawn[order],
         by_chains=np.bincount(hill, from_chain, minlength=count)[order] > 0,
@@ -101,8 +117,6 @@ def _highest(height: Float64[np.ndarray, " points"], among: Bool[np.ndarray, " p
 def _nearest(
     x: Float[np.ndarray, "draws n"], summit: Float[np.ndarray, "points n"]
 ) -> Int[np.ndarray, " draws"]:
-    from scipy.spatial import KDTree
-
     return np.asarray(KDTree(summit).query(x)[1])
 
 
@@ -110,37 +124,45 @@ def _hills(
     target: Target, summit: Float[np.ndarray, "points n"], height: Float64[np.ndarray, " points"]
 ) -> tuple[Int[np.ndarray, " points"], int]:
     """The number of each point's hill, and how many pairs were compared."""
-    first, second = np.triu_indices(len(summit), 1)
-    lower = np.minimum(height[first], height[second])
+    # Most climbs end at the same few points: one stands for all of a place.
+    pairs = KDTree(summit).query_pairs(_SAME, output_type="ndarray")
+    place = _components(len(summit), pairs[:, 0], pairs[:, 1])
+    count = int(place.max()) + 1
+    stand = np.asarray([_highest(height, place == k) for k in range(count)])
+    first, second = np.triu_indices(count, 1)
+    a, b = summit[stand[first]], summit[stand[second]]
+    lower = np.minimum(height[stand[first]], height[stand[second]])
     joined = np.ones(len(first), bool)
-    for t in _BETWEEN:
-        between = (1 - t) * summit[first] + t * summit[second]
-        value = np.asarray(log_rewards(target, jnp.asarray(between)), np.float64)
-        joined &= value > lower - _DIP
-    size = len(summit)
+    for t in _BETWEEN if len(first) else ():
+        joined &= log_rewards(target, (1 - t) * a + t * b) > lower - _DIP
+    return _components(count, first[joined], second[joined])[place], len(first)
+
+
+def _components(
+    size: int, first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"]
+) -> Int[np.ndarray, " points"]:
     graph = np.zeros((size, size), bool)
-    graph[first[joined], second[joined]] = True
-    return connected_components(graph, directed=False)[1], len(first)
+    graph[first, second] = True
+    return connected_components(graph, directed=False)[1]
 
 
 @eqx.filter_jit
 def _climb(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B n"]:
     """Adam's ascent with a falling rate, from each point."""
     optimiser = optax.adam(optax.cosine_decay_schedule(0.1, _CLIMB))
-    gradient = jax.grad(target.log_reward)
+    both = jax.value_and_grad(target.log_reward)
 
     def one(x):
         def body(_, carry):
             x, best, state = carry
-            slope = jnp.nan_to_num(gradient(x), posinf=0.0, neginf=0.0)
-            step, state = optimiser.update(-slope, state)
-            x = x + step
-            value = target.log_reward(x)
+            value, slope = both(x)
             better = value > best[1]
             best = (jnp.where(better, x, best[0]), jnp.where(better, value, best[1]))
-            return x, best, state
+            slope = jnp.nan_to_num(slope, posinf=0.0, neginf=0.0)
+            step, state = optimiser.update(-slope, state)
+            return x + step, best, state
 
-        start = (x, (x, target.log_reward(x)), optimiser.init(x))
+        start = (x, (x, jnp.asarray(-jnp.inf, x.dtype)), optimiser.init(x))
         return lax.fori_loop(0, _CLIMB, body, start)[1][0]
 
     return jax.vmap(one)(x)
@@ -150,7 +172,7 @@ def _laplace(
     target: Target, centre: Float[np.ndarray, "K n"], height: Float64[np.ndarray, " K"]
 ) -> Float64[np.ndarray, " K"]:
     """log of the integral of the Gaussian that fits each summit; NaN where none does."""
-    hessian = np.asarray(_hessians(target, jnp.asarray(centre)), np.float64)
+    hessian = _hessians(target, centre)
     n = centre.shape[1]
     result = np.full(len(centre), math.nan)
     for k, matrix in enumerate(hessian):
@@ -163,6 +185,15 @@ def _laplace(
     return result
 
 
+def _hessians(target: Target, x: Float[np.ndarray, "K n"]) -> Float64[np.ndarray, "K n n"]:
+    """By central differences of the gradient: a density that knows its gradient alone will do."""
+    count, n = x.shape
+    steps = _STEP * np.concatenate([np.eye(n), -np.eye(n)]).astype(x.dtype)
+    points = (x[:, None] + steps).reshape(-1, n)
+    slope = in_batches(_gradients, target, points).astype(np.float64).reshape(count, 2, n, n)
+    return (slope[:, 0] - slope[:, 1]) / (2 * _STEP)
+
+
 @eqx.filter_jit
-def _hessians(target: Target, x: Float[Array, "K n"]) -> Float[Array, "K n n"]:
-    return jax.lax.map(jax.hessian(target.log_reward), x)
+def _gradients(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B n"]:
+    return jax.vmap(jax.grad(target.log_reward))(x)

@@ -25,7 +25,7 @@ from ._verdict import Verdict
 _BATCH = 2_048
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
     """Weighted draws of a density, log Z with an interval, and how far they can be trusted.
 
@@ -266,7 +266,9 @@ def _flat(position: PyTree) -> Float64[np.ndarray, " numbers"]:
 def _mode_rows(target: Standardised, modes: Modes) -> tuple[dict[str, Any], ...]:
     return tuple(
         {
-            "position": jax.tree.map(np.asarray, target.position(jnp.asarray(centre, jnp.float32))),
+            "position": jax.tree.map(
+                np.asarray, target.position(jnp.asarray(centre, target.location.dtype))
+            ),
             "log_density": float(modes.log_density[k] + target.offset),
             "share": float(modes.share[k]),
             "share_drawn": float(modes.share_drawn[k]),
@@ -346,13 +348,15 @@ def _load(path: Path) -> Fit:
             for i, one in enumerate(header["samplers"])
         )
         modes = tuple(
-            {"position": tree(f"mode_{k}")} | row for k, row in enumerate(header["modes"])
+            {"position": tree(f"mode_{k}")}
+            | {k: v if isinstance(v, bool) else float(v) for k, v in row.items()}
+            for k, row in enumerate(header["modes"])
         )
         return Fit(
             samples=samples,
             log_weights=arrays["log_weights"],
             log_z_interval=_pair(header["log_z_interval"]),
-            log_z_by_seed=tuple(header["log_z_by_seed"]),
+            log_z_by_seed=tuple(float(value) for value in header["log_z_by_seed"]),
             modes=modes,
             constraint=Constraint(template, (lower, upper), simplex),
             samplers=samplers,

@@ -1,16 +1,19 @@
 """A user's density as a target of the sampler."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Float64, Int
 
 from .._constraints import Constraint, Position
 from .._types import Target
 
-_LOWEST = -1e4  # where a density is 0 the sampler needs a number
+_BATCH = 256
+LOWEST = -1e4  # where a density is 0 the sampler needs a number
 
 
 class Standardised(Target):
@@ -19,14 +22,14 @@ class Standardised(Target):
     $$z = \text{location} + \text{scale} \odot u, \qquad
     \log R(u) = \log p(T(z)) + \log|\det T'(z)| + \sum \log \text{scale} - \text{offset}$$
 
-    so that the integral of R is that of p, times e^-offset. Values below -10,000, and -inf, count
-    as -10,000.
+    so that the integral of R is that of p, times e^-offset. Below -10,000 it falls on like a
+    logarithm, so that climbs find a way; -inf counts as -10,000.
 
     **Arguments:** `logdensity_fn`: position -> log p; `constraint`: T; `location`, `scale` [n];
     `offset`: about log Z, so that what is learned is of order 1.
     """
 
-    logdensity_fn: Callable[[Position], Array] = eqx.field(static=True)
+    logdensity_fn: Callable[[Position], Array]
     constraint: Constraint
     location: Float[Array, " n"]
     scale: Float[Array, " n"]
@@ -67,7 +70,9 @@ class Standardised(Target):
         value = jnp.asarray(self.logdensity_fn(self.constraint.to_position(z)), z.dtype)
         value = value + self.constraint.log_det(z) + jnp.sum(jnp.log(self.scale)) - self.offset
         # NaN stays: training reports it.
-        return jnp.where(value < _LOWEST, _LOWEST, value)
+        low = value < LOWEST
+        depth = jnp.where(low & jnp.isfinite(value), LOWEST - value, 0)
+        return jnp.where(low, LOWEST - jnp.log1p(depth), value)
 
     def mode_index(self, x: Float[Array, " n"]) -> Int[Array, ""]:
         """-1: no modes are defined."""
@@ -78,7 +83,24 @@ class Standardised(Target):
         return self.constraint.to_position(self.location + self.scale * x)
 
 
+def log_rewards(target: Target, x: Float[np.ndarray, "B n"]) -> Float64[np.ndarray, " B"]:
+    """log R of any number of points."""
+    return in_batches(_values, target, x).astype(np.float64)
+
+
+def in_batches(function: Callable[[Target, Array], Array], target: Target, x: Any) -> np.ndarray:
+    """Apply a compiled function to batches of one size, so that there is one program, and one
+    batch in memory.
+    """
+    count = len(x)
+    rows = np.concatenate([x, np.repeat(x[-1:], -count % _BATCH, axis=0)])
+    parts = [
+        np.asarray(function(target, jnp.asarray(rows[i : i + _BATCH])))
+        for i in range(0, len(rows), _BATCH)
+    ]
+    return np.concatenate(parts)[:count]
+
+
 @eqx.filter_jit
-def log_rewards(target: Target, x: Float[Array, "B n"]) -> Float[Array, " B"]:
-    """log R of a batch."""
+def _values(target: Target, x: Float[Array, "B n"]) -> Float[Array, " B"]:
     return jax.vmap(target.log_reward)(x)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,8 +13,9 @@ from jaxtyping import Array, Float, Float64, PRNGKeyArray
 
 from .. import _train
 from .. import replay as replay_buffer
+from .._checks import require
 from .._experiment import Experiment, OptimiserConfig
-from .._sampler import sample_backward, score
+from .._sampler import Sampler, sample_backward, score
 from .._train import TrainState
 from .._types import Target
 from ..behaviours import MALA, Collect, Cycle, FromReplay, FromTeacher, OnPolicy
@@ -34,9 +37,10 @@ class FitConfig:
     """How a fit trains: the defaults are meant for densities of up to about thirty dimensions
     whose evaluation is cheap.
 
-    `num_seeds` independent samplers of `num_steps` Gaussian steps with networks of `width` units
-    learn from batches of `batch_size`; a round is `round_steps` gradient steps under one falling
-    learning rate; there are at most `max_rounds`.
+    **Arguments:** `num_seeds` independent samplers of `num_steps` Gaussian steps with networks of
+    `width` units learn from batches of `batch_size`; a round is `round_steps` gradient steps under
+    a learning rate that falls from `learning_rate`; there are at most `max_rounds`; `sigma`: the
+    spread of the untrained samplers, in units of the spread that was found.
     """
 
     num_seeds: int = 2
@@ -47,6 +51,13 @@ class FitConfig:
     max_rounds: int = 6
     sigma: float = 1.5
     learning_rate: float = 2e-3
+
+    def __post_init__(self):
+        for name in ("num_seeds", "num_steps", "width", "round_steps", "max_rounds"):
+            require(name, getattr(self, name), at_least=1)
+        require("batch_size", self.batch_size, at_least=2)
+        require("sigma", self.sigma, above=0)
+        require("learning_rate", self.learning_rate, above=0)
 
 
 def experiment_for(target: Target, dim: int, config: FitConfig) -> Experiment:
@@ -131,16 +142,33 @@ def restart(experiment: Experiment, state: TrainState) -> TrainState:
 
 
 def draw(
-    state: TrainState, target: Standardised, key: PRNGKeyArray, n: int
+    samplers: Sequence[Sampler], target: Standardised, key: PRNGKeyArray, n: int
 ) -> tuple[Float[np.ndarray, "seeds n dim"], Float64[np.ndarray, "seeds n"]]:
-    """`n` draws of each seed's Student, and their log weights, offset included."""
+    """`n` draws of each sampler, and their log weights, offset included.
+
+    **Errors:** `FloatingPointError` with the position, where the density is NaN or +inf.
+    """
     drawn = [
-        empirical.draws(state.student(i), target, jax.random.fold_in(key, i), n, batch_size=512)
-        for i in range(state.num_seeds)
+        empirical.draws(sampler, target, jax.random.fold_in(key, i), n, batch_size=512)
+        for i, sampler in enumerate(samplers)
     ]
+    for one in drawn:
+        require_finite(target, one.x, one.log_reward)
     x = np.stack([np.asarray(one.x) for one in drawn])
     log_weight = np.stack([np.asarray(one.log_weight, np.float64) for one in drawn])
     return x, log_weight + float(target.offset)
+
+
+def require_finite(target: Standardised, x: Any, log_reward: Any) -> None:
+    """`FloatingPointError` that names the position, where log R is not finite."""
+    bad = ~np.isfinite(np.asarray(log_reward))
+    if bad.any():
+        position = target.position(jnp.asarray(np.asarray(x)[int(np.argmax(bad))]))
+        where = jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), position)
+        raise FloatingPointError(
+            f"logdensity_fn is NaN or +inf at {where}: return -inf where the density is 0, and a "
+            "number everywhere else."
+        )
 
 
 def normalised(log_weight: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:

@@ -18,7 +18,7 @@ LEAST_ESS = 0.02
 """The least effective share of the draws."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Verdict:
     """`reliable`, and the `reason`: what was checked, or the first thing that is wrong."""
 
@@ -48,10 +48,14 @@ def judge(log_weight: Float64[np.ndarray, "seeds n"], modes: Modes | None, cut: 
     gap = max(one.value for one in by_seed) - min(one.value for one in by_seed)
     noise = math.sqrt(sum(one.standard_error**2 for one in by_seed))
     missed = [] if modes is None else modes.missed(LEAST_MASS).tolist()
+    heavy = f"the Pareto k-hat of the importance weights is {worst:.2f}, above {limit:.2f}"
+    if math.isinf(worst):
+        heavy = (
+            "a few importance weights outweigh all others, too few to tell how heavy their tail is"
+        )
     problems = {
         f"training was cut off: {cut}": bool(cut),
-        f"the Pareto k-hat of the importance weights is {worst:.2f}, above {limit:.2f}: their tail "
-        "is too heavy for an estimate": not worst <= limit,
+        f"{heavy}: too heavy for an estimate": not worst <= limit,
         f"only {100 * share:.1f} % of the draws are effective": share < LEAST_ESS,
         f"the 90 % interval of log Z is {width:.2f} nats wide": not width <= WIDEST_INTERVAL,
         f"independent samplers disagree: their log Z differ by {gap:.2f} nats": gap
@@ -64,9 +68,10 @@ def judge(log_weight: Float64[np.ndarray, "seeds n"], modes: Modes | None, cut: 
         assert modes is not None
         reason = _missed(modes, missed)
         return Verdict(False, reason, log_z, elbo, share, k_hat, by_seed)
-    reason = (
-        f"k-hat is {k_hat:.2f}, the 90 % interval of log Z is {width:.2f} nats wide, "
+    reason = f"k-hat is {k_hat:.2f}, the 90 % interval of log Z is {width:.2f} nats wide, " + (
         f"{len(by_seed)} independent samplers agree to {gap:.2f} nats"
+        if len(by_seed) > 1
+        else "agreement was not checked, there being one sampler"
     )
     if modes is not None:
         reason += ", and Markov chains from overdispersed points found no mode that they miss"
@@ -79,7 +84,10 @@ def _nan_last(value: float) -> float:
 
 
 def _missed(modes: Modes, missed: list[int]) -> str:
-    k = max(missed, key=lambda k: modes.log_mass[k])
+    known = [k for k in missed if not math.isnan(modes.log_mass[k])]
+    if not known:
+        return "Markov chains found a mode of unknown mass that the samplers do not draw."
+    k = max(known, key=lambda k: modes.log_mass[k])
     mass = 100 * math.exp(min(modes.log_mass[k], 0.0))
     return (
         f"Markov chains found a mode with about {mass:.0f} % of the mass that the sampler draws "

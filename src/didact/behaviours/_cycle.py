@@ -57,8 +57,15 @@ class Cycle(Behaviour):
     ) -> Proposal:
         """The batch of the behaviour whose turn it is."""
 
+        # Targets may hold functions, which are no operands of a branch.
+        arrays, rest = eqx.partition(agents, eqx.is_array)
+
         def branch(behaviour: Behaviour):
-            return lambda agents, key: behaviour(agents, key, step, batch_size, axis_name=axis_name)
+            def propose(arrays, key):
+                agents = eqx.combine(arrays, rest)
+                return behaviour(agents, key, step, batch_size, axis_name=axis_name)
+
+            return propose
 
         turn = jnp.asarray(self.order)[step % len(self.order)]
-        return lax.switch(turn, [branch(b) for b in self.distinct], agents, key)
+        return lax.switch(turn, [branch(b) for b in self.distinct], arrays, key)

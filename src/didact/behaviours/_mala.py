@@ -115,7 +115,8 @@ def run_mala(
         log_ratio -= log_proposal(x, gradient, proposed, h)
         # A chain never moves to where log R or its gradient is not finite.
         chance = jnp.exp(jnp.minimum(jnp.nan_to_num(log_ratio, nan=-jnp.inf), 0))
-        chance = jnp.where(jnp.all(jnp.isfinite(new_gradient), axis=-1), chance, 0)
+        finite = jnp.isfinite(new_value) & jnp.all(jnp.isfinite(new_gradient), axis=-1)
+        chance = jnp.where(finite, chance, 0)
         accept = jax.random.uniform(accept_key, chance.shape) < chance
         x, gradient = (
             jnp.where(accept[:, None], new, old)

@@ -66,7 +66,8 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=_title(verdict))
+    show(_title(verdict))
+    table = Table()
     seeds = verdict["seeds"]
     few = len(seeds) <= 3  # more would not fit beside one another
     each = [f"seed {seed}" for seed in seeds] if few else ["lowest", "highest"]
@@ -93,7 +94,9 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
     console.print(table)
     if verdict["num_modes"] is not None:
         mass = verdict.get("mode_mass_target")
-        share = "" if mass is None else f", with {100 * mass:.3g} % of its probability"
+        share = ""
+        if mass is not None and mass < 0.995:
+            share = f", with {100 * mass:.3g} % of its probability"
         show(f"The target has {verdict['num_modes']:,} modes{share}.")
 
 

@@ -39,7 +39,7 @@ DIFFUSION_PRESETS = {
     "pis": "reverse KL through the paths (path integral sampler)",
     "mle": "maximum likelihood on exact samples",
     "teacher": "adaptive Teacher, whose objects fill a buffer prioritised by its reward",
-    "teacher-mala": "the same, with local search every 50 steps",
+    "teacher-mala": "the same, with local search about every 50 steps",
     "didact": "our own: Teacher, importance-weighted replay, learned variance, shortening steps",
 }
 """Name and one-line description of each method."""
@@ -127,10 +127,10 @@ def diffusion(
             target,
             Diffusion(
                 dim,
-                num_steps or 50,
+                50 if num_steps is None else num_steps,
                 process or Brownian(sigma),
-                times=shortening(num_steps or 50),
-                log_variance_range=log_variance_range or 4.0,
+                times=shortening(50 if num_steps is None else num_steps),
+                log_variance_range=4.0 if log_variance_range is None else log_variance_range,
                 drift="noise",
             ),
             OWN_NETWORK if network is None else network,
@@ -138,7 +138,7 @@ def diffusion(
             steps,
             learn_backward=learn_backward,
         )
-    num_steps = num_steps or 100
+    num_steps = 100 if num_steps is None else num_steps
     method, _, addition = preset.partition("-")
     taught = method == "teacher"
     # The rates fall where 60 % and 20 % of the paper's training are left.

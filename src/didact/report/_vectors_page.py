@@ -255,7 +255,7 @@ def _trust(run: RunData) -> str:
         text += (
             f"The effective sample size is {percent(share)} of the draws: 1,000 weighted draws are "
             + f"worth {number(round(1000 * share))} exact ones. Both look at what was drawn: a "
-            + "mode that the Student never draws shows in the EUBO alone."
+            + "region that the Student never draws shows in the EUBO alone."
         )
     return text
 

@@ -53,7 +53,7 @@ METRICS: tuple[Metric, ...] = (
         "elbo",
         "ELBO",
         "A lower bound on log Z: the mean log weight of paths that the Student draws. Blind to "
-        + "modes it never draws.",
+        + "regions it never draws.",
         _LOG_Z,
         ("elbo_low", "elbo_high"),
     ),
@@ -61,7 +61,7 @@ METRICS: tuple[Metric, ...] = (
         "eubo",
         "EUBO",
         "An upper bound on log Z: the mean log weight of paths drawn backwards from exact samples. "
-        + "It rises with everything that the Student draws too rarely, so a missed mode shows.",
+        + "It rises with everything that the Student draws too rarely, so a missed region shows.",
         _LOG_Z,
         ("eubo_low", "eubo_high"),
     ),
@@ -69,7 +69,7 @@ METRICS: tuple[Metric, ...] = (
         "log_z_estimate",
         "Log Z from weighted draws",
         "The logarithm of the mean weight: closer to log Z than the ELBO, and blind to the same "
-        + "modes. Its interval can be trusted where k̂ is small.",
+        + "regions. Its interval can be trusted where k̂ is small.",
         _LOG_Z,
         ("log_z_low", "log_z_high"),
     ),
@@ -90,7 +90,7 @@ METRICS: tuple[Metric, ...] = (
         "ess",
         "Effective sample size",
         "As a share of the draws: so many exact draws would be worth as much as the weighted "
-        + "ones. High also where modes are never drawn.",
+        + "ones. High also where regions are never drawn.",
         _constant("1"),
     ),
     Metric(
@@ -111,7 +111,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "sliced_w2",
         "Sliced Wasserstein-2",
-        "The same along random directions: less noise, and less to see of single modes.",
+        "The same along random directions: less noise, and less to see of single regions.",
         _constant("near 0"),
     ),
     Metric(
@@ -124,7 +124,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "log_likelihood",
         "Log-likelihood of exact samples",
-        "How probable the Student makes exact samples, on average, in nats: missing a mode is "
+        "How probable the Student makes exact samples, on average, in nats: missing a region is "
         + "punished hard.",
         _constant("the higher, the better"),
     ),
@@ -273,7 +273,7 @@ def _of_bounds(run: RunData) -> str:
     if lower is None or upper is None:
         return (
             "The target cannot be sampled exactly here, so there is no upper bound on log Z: "
-            + "modes that the Student never draws would go unnoticed."
+            + "regions that the Student never draws would go unnoticed."
             if lower is not None and scalar(final, "modes_reached") is None
             else ""
         )

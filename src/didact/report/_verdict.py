@@ -103,7 +103,7 @@ METRICS: tuple[Metric, ...] = (
         "missed_mass",
         "Mass given less than half",
         "Share of the target’s probability on objects to which the Student gives less than half of "
-        + "what they should have: what it misses, whether or not it belongs to a mode.",
+        + "what they should have: what it misses.",
         _constant("0"),
     ),
     Metric(
