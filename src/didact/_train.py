@@ -166,8 +166,8 @@ def train_chunk(
 def trouble_message(trouble: int) -> str:
     """What a number in `TrainState.seeds.trouble` means, and what to do; 0 is no trouble."""
     return {
-        NON_FINITE_REWARD: "log_reward is not finite for an object the sampler drew: mend what gives NaN, and "
-        "bound it from below where it is -inf",
+        NON_FINITE_REWARD: "log_reward is not finite for an object the sampler drew: mend what "
+        "gives NaN, and bound it from below where it is -inf",
         NON_FINITE_LOSS: "the Student's loss or its gradient is not finite: lower the learning "
         "rate or clip the gradient",
         NON_FINITE_TEACHER: "the Teacher's loss or its gradient is not finite: bound the "

@@ -56,7 +56,6 @@ class Cycle(Behaviour):
         axis_name: str | None = None,
     ) -> Proposal:
         """The batch of the behaviour whose turn it is."""
-
         # Targets may hold functions, which are no operands of a branch.
         arrays, rest = eqx.partition(agents, eqx.is_array)
 
