@@ -126,7 +126,14 @@ def test_under_vmap_each_seed_gets_what_it_would_alone(behaviour, key):
             assert eqx.tree_equal(visible(mine), visible(alone)), f"seed {seed}, step {step}"
 
 
-@every_continuous
+@pytest.mark.parametrize(
+    "behaviour",
+    # MALA inside a cycle is MALA and a cycle, which are here alone.
+    [
+        pytest.param(one, marks=[pytest.mark.slow] * (name == "mala-cycle"), id=name)
+        for name, one in CONTINUOUS_BEHAVIOURS.items()
+    ],
+)
 def test_under_vmap_each_seed_gets_its_own_to_rounding_in_the_plane(behaviour, key):
     """Products of batches add up in another order."""
     keys = jax.random.split(key, SEEDS)

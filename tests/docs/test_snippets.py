@@ -20,6 +20,8 @@ from didact import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+LONG = ("README.md", "getting-started.md", "fit.md")
+
 PYTHON, COMMANDS = {"python"}, {"bash", "console"}
 SHOWN = {"text", "json"}  # not run
 FEWER = {
@@ -138,8 +140,8 @@ def _jax_settings() -> Iterator[None]:
 @pytest.mark.parametrize("length", ["short", pytest.param("as-printed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "page",
-    # Each fit compiles a program of its own; the README has one for `make test`.
-    [pytest.param(p, marks=[pytest.mark.slow] * (p.name == "fit.md")) for p in PAGES],
+    # These compile large programs, of which tests/unit/test_fit.py and tests/e2e have their like.
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.name in LONG)) for p in PAGES],
     ids=page_name,
 )
 @pytest.mark.usefixtures("_jax_settings")

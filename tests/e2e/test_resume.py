@@ -25,6 +25,9 @@ from .._runs import (
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
+# One of them in `make test`: both take the same way through the program.
+SIGNALS = [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+
 
 def train(out: Path, **options: object) -> didact.Run:
     settings = {"seeds": (0, 1), "evaluations": 3, "num_draws": 512} | options
@@ -142,9 +145,7 @@ def test_stopped_run_can_be_used(tmp_path: Path) -> None:
     assert succeeds("train", "grid", *options, "--draws", "64", "--out", out).code == 0
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminate"]
-)
+@pytest.mark.parametrize(("number", "code"), SIGNALS, ids=["ctrl-c", "terminate"])
 def test_signal_stops_after_the_chunk(
     number: signal.Signals, code: int, trained: Path, tmp_path: Path
 ) -> None:
@@ -167,9 +168,7 @@ def test_signal_stops_after_the_chunk(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminate"]
-)
+@pytest.mark.parametrize(("number", "code"), SIGNALS, ids=["ctrl-c", "terminate"])
 def test_signal_while_sampling(
     number: signal.Signals, code: int, trained: Path, tmp_path: Path
 ) -> None:

@@ -14,11 +14,13 @@ import pytest
 
 from didact.behaviours import Agents, FromTeacher, OnPolicy
 from didact.environments import Hypergrid
+from didact.targets import DeceptiveGrid
 
 from .._statistics import fits, rejects
 from .._tabular import graph, network_sampler, score_all
 
 ENV = Hypergrid(2, 5)
+TARGET = DeceptiveGrid(2, 5)
 DRAWS = 24_000
 
 
@@ -55,7 +57,7 @@ def draw(sampler, key, batch_size, behaviour=PLAIN):
 
 @eqx.filter_jit
 def _draw(sampler, key, batch_size, behaviour):
-    agents, step = Agents(sampler, sampler, None), jnp.asarray(0)
+    agents, step = Agents(TARGET, sampler, sampler, None), jnp.asarray(0)
 
     def one(key):
         return behaviour(agents, key, step, batch_size, axis_name="draws").trajectory

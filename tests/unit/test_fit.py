@@ -292,6 +292,7 @@ def test_densities_that_cannot_be_used_are_refused_before_anything_is_trained(de
 # ---- the command -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys, undrawn):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_density.py").write_text(

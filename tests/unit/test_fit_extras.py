@@ -331,7 +331,7 @@ def exact() -> np.ndarray:
 
 
 EQUAL = np.full(16, 1 / 16)
-BOTH = pytest.mark.parametrize("kernel", ["nuts", "mala"])
+BOTH = pytest.mark.parametrize("kernel", [pytest.param("nuts", marks=pytest.mark.slow), "mala"])
 
 
 @BOTH
