@@ -157,7 +157,7 @@ def _draws(fit: FitData) -> Html:
     panels = [(i, fit.draws[:, i], fit.draws[:, i], weight) for i in columns]
     single = picture(
         "marginals",
-        vectors.marginals(panels, weighted=True),
+        vectors.marginals(panels, weighted=True, sampler="draws"),
         "Single numbers: draws, and draws by weight",
         "Histograms of " + ", ".join(fit.names[i] for i in columns),
     )

@@ -60,9 +60,12 @@ def points(points: Floats, axes: tuple[int, int]) -> Figure:
 
 
 def marginals(
-    panels: Sequence[tuple[int, Floats, Floats, Floats | None]], *, weighted: bool
+    panels: Sequence[tuple[int, Floats, Floats, Floats | None]],
+    *,
+    weighted: bool,
+    sampler: str = "Student",
 ) -> Figure:
-    """Histograms of single coordinates: (coordinate, draws of the Student, of the target, and the
+    """Histograms of single coordinates: (coordinate, draws of the `sampler`, of the target, and the
     weights of the latter).
     """
     columns = min(4, len(panels))
@@ -75,11 +78,11 @@ def marginals(
         figures.style(ax, f"coordinate {coordinate}", "")
         low, high = np.quantile(np.concatenate([target, student]), (0.002, 0.998))
         bins = np.linspace(low, max(high, low + 1e-9), _MARGINAL_BINS + 1)
-        of_target = "Student, weighted" if weighted else "target"
+        of_target = f"{sampler}, weighted" if weighted else "target"
         shown, _ = np.histogram(target, bins, weights=weight, density=True)
         ax.stairs(shown, bins, fill=True, color="#b9bec5", label=of_target)
         shown, _ = np.histogram(student, bins, density=True)
-        ax.stairs(shown, bins, color=BLUE, lw=1.8, label="Student")
+        ax.stairs(shown, bins, color=BLUE, lw=1.8, label=sampler)
         ax.set_yticks([])
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.spines[["top", "right", "left"]].set_visible(False)
