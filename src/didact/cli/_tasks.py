@@ -67,7 +67,8 @@ class Training(abc.ABC):
         found = {}
         for name in dict.fromkeys((*defining, *fields)):
             value = getattr(self, name)
-            if name != "resume" and (name in defining or value != fields[name].default):
+            wanted = value is not None and (name in defining or value != fields[name].default)
+            if wanted and name != "resume":
                 found[name] = str(value) if isinstance(value, Path) else value
         return found
 
