@@ -199,7 +199,7 @@ def update(
 
     **Returns:** the agent, the objective's output before the step, mean loss, gradient norm.
     """
-    params, rest = eqx.partition(agent.sampler, trained(agent.sampler))
+    params, rest = eqx.partition(agent.sampler, _trained(agent.sampler))
     (loss, output), grads = _loss_and_gradient(
         params, (rest, objective, target), trajectory, place, log_reward, weight
     )
@@ -329,10 +329,15 @@ def _init_agent(
         experiment.backward_scoring,
         experiment.target if network.guided else None,
     )
-    return Agent(sampler, optimiser.build().init(eqx.filter(sampler, trained(sampler))))
+    return untrained_agent(sampler, optimiser)
 
 
-def trained(sampler: Sampler) -> PyTree:
+def untrained_agent(sampler: Sampler, optimiser: OptimiserConfig) -> Agent:
+    """A sampler at the start of its training: with an optimiser that has made no step."""
+    return Agent(sampler, optimiser.build().init(eqx.filter(sampler, _trained(sampler))))
+
+
+def _trained(sampler: Sampler) -> PyTree:
     """What learns, as a filter: network and log Z. An environment's own numbers do not."""
     nothing = jax.tree.map(lambda _: False, sampler)
     policy = jax.tree.map(eqx.is_inexact_array, sampler.policy)

@@ -152,3 +152,8 @@ def test_errors_name_the_remedy():
         weights.ess(good[:0])
     with pytest.raises(ValueError, match="between 0 and 1"):
         weights.log_z(good, level=90.0)
+
+
+def test_normalised_weights_sum_to_1_at_any_height():
+    log_weight = np.asarray([-2_000.0, -2_000.0 + math.log(3), -math.inf])
+    np.testing.assert_allclose(weights.normalised(log_weight), [0.25, 0.75, 0.0], rtol=1e-12)

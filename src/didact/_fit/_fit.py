@@ -21,6 +21,7 @@ from .._experiment import Experiment
 from .._sampler import Sampler
 from .._train import TrainState
 from ..behaviours import run_mala
+from ..metrics import weights
 from ._modes import Modes, find_modes
 from ._result import Fit
 from ._standardised import Standardised
@@ -28,7 +29,6 @@ from ._training import (
     FitConfig,
     draw,
     experiment_for,
-    normalised,
     remember,
     require_finite,
     restart,
@@ -250,7 +250,9 @@ class _Run:
         log_z = float(np.logaddexp.reduce(pooled) - math.log(len(pooled)) - self.target.offset)
         # At first every point of the search is climbed from: a mode may be held by one alone.
         seen = np.concatenate([ends, chains.astype(ends.dtype)]) if first else ends
-        modes, calls = find_modes(self.target, x.reshape(-1, dim), normalised(pooled), seen, log_z)
+        modes, calls = find_modes(
+            self.target, x.reshape(-1, dim), weights.normalised(pooled), seen, log_z
+        )
         self.calls += calls
         return _Round(samplers, x, log_weight, modes, ends)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float64, Int, PRNGKeyArray, PyTree
 
 from .._checks import require
 from .._constraints import Constraint, Position, unconstrained_logdensity
-from ._training import normalised
+from ..metrics.weights import normalised
 
 
 @dataclasses.dataclass(frozen=True)

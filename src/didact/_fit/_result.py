@@ -19,7 +19,6 @@ from ..metrics import weights
 from ._modes import Modes
 from ._refine import Refined, refine
 from ._standardised import Standardised
-from ._training import normalised
 from ._verdict import Verdict
 
 _BATCH = 2_048
@@ -106,7 +105,7 @@ class Fit:
 
     def resample(self, key: PRNGKeyArray, n: int) -> PyTree:
         """`n` of the draws, picked by their weights: for use where weights cannot be."""
-        chance = jnp.asarray(normalised(self.log_weights))
+        chance = jnp.asarray(weights.normalised(self.log_weights))
         picked = jax.random.choice(key, len(self.log_weights), (n,), p=chance)
         return jax.tree.map(lambda leaf: leaf[picked], self.samples)
 

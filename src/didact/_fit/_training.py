@@ -1,7 +1,6 @@
 """The training of a fit: rounds of a Student with a Teacher, and what is asked after each."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,9 +123,7 @@ def restart(experiment: Experiment, state: TrainState) -> TrainState:
     """The same samplers with fresh optimisers: the learning rate begins anew."""
 
     def fresh(agent: _train.Agent, optimiser: OptimiserConfig) -> _train.Agent:
-        params = eqx.filter(agent.sampler, _train.trained(agent.sampler))
-        init = jax.vmap(optimiser.build().init)(params)
-        return _train.Agent(agent.sampler, init)
+        return jax.vmap(lambda one: _train.untrained_agent(one, optimiser))(agent.sampler)
 
     seeds = state.seeds
     assert seeds.teacher is not None
@@ -169,10 +166,3 @@ def require_finite(target: Standardised, x: Any, log_reward: Any) -> None:
             f"logdensity_fn is NaN or +inf at {where}: return -inf where the density is 0, and a "
             "number everywhere else."
         )
-
-
-def normalised(log_weight: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Weights that sum to 1."""
-    top = float(log_weight.max())
-    weight = np.exp(log_weight - (top if math.isfinite(top) else 0.0))
-    return weight / weight.sum()

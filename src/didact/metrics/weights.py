@@ -118,6 +118,12 @@ def ess_share(log_weight: LogWeights) -> float:
     return ess(log_weight) / len(log_weight)
 
 
+def normalised(log_weight: LogWeights) -> Float64[np.ndarray, " n"]:
+    """Weights that sum to 1; NaN where all are 0."""
+    weight = _relative(log_weight)
+    return weight / weight.sum()
+
+
 def k_hat(log_weight: LogWeights) -> float:
     r"""Shape of the generalised Pareto law that fits the upper tail of the weights.
 
@@ -289,4 +295,5 @@ __all__ = [
     "k_hat",
     "k_threshold",
     "log_z",
+    "normalised",
 ]
