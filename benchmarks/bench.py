@@ -53,6 +53,18 @@ def matmul_peak(size: int = 2048, repeats: int = 12) -> float:
     return 2 * size**3 / min(seconds)
 
 
+def machine() -> dict[str, Any]:
+    """Where and with what numbers are taken."""
+    return {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
 def operations_per_transition(preset: str, dim: int) -> float:
     """Nominal operations of one transition: the embedding's sum is not counted."""
     forward = 2 * (WIDTH * WIDTH + WIDTH * (dim + 1))
@@ -105,16 +117,8 @@ def main() -> None:
     options = parser.parse_args()
 
     peak = matmul_peak()
-    machine = {
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "peak_gflops": peak / 1e9,
-        "date": datetime.date.today().isoformat(),
-    }
-    print(f"matrix-product peak {peak / 1e9:.0f} GFLOP/s on {machine['cores']} cores, float32")
+    here = machine() | {"peak_gflops": peak / 1e9}
+    print(f"matrix-product peak {peak / 1e9:.0f} GFLOP/s on {here['cores']} cores, float32")
     print(
         f"{'preset':9}{'grid':>9}{'seeds':>6}{'ms/iter':>9}{'iter/s':>8}{'trans.':>8}"
         f"{'floor ms':>10}{'of peak':>9}{'x published':>13}"
@@ -140,7 +144,7 @@ def main() -> None:
                 )
     out = options.out or Path(__file__).parent / "results" / "training-iteration.json"
     out.parent.mkdir(exist_ok=True, parents=True)
-    out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    out.write_text(json.dumps({"machine": here, "rows": rows}, indent=2) + "\n")
     print(f"Written to {out}")
 
 

@@ -1,0 +1,106 @@
+"""Times an update of the diffusion samplers, beside what its arithmetic alone would cost.
+
+    python benchmarks/diffusion_time.py --size paper        # batch 500, T = 100, width 256
+
+Whole turns of the schedule are timed in one program, compilation and the first of them left out.
+The arithmetic counted is nominal: one network call a transition in a rollout, three (forward, and
+twice that backward) a transition and agent in training; layers on time alone, which are evaluated
+once for each of the T + 1 times, are not counted. The peak of memory is the whole process's.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import didact
+from bench import machine, matmul_peak
+from didact.presets import DIFFUSION_TASKS, SIZES, diffusion
+
+PRESETS = ("tb", "tb-per", "teacher")
+
+
+def operations(experiment: didact.Experiment) -> float:
+    """Nominal operations of one update, the mean over the schedule."""
+    env, network = experiment.environment, experiment.network
+    dim, width = env.feature_size, network.width
+    forward = 2 * (dim * width + (2 + network.depth - 1) * width**2 + width * env.forward_size)
+    agents = 1 if experiment.teacher_reward is None else 2
+    turns = experiment.behaviour.turns
+    rollouts = sum(turn.source in ("student", "teacher") for turn in turns) / len(turns)
+    # Objects that are collected are scored by the Student for their priority.
+    rollouts += sum(turn.collects for turn in turns) / len(turns)
+    return experiment.batch_size * env.num_steps * forward * (rollouts + 3 * agents)
+
+
+def measure(task: str, preset: str, size: str, rounds: int) -> dict[str, Any]:
+    """Milliseconds an update: the mean over `rounds` rounds of the schedule."""
+    place = DIFFUSION_TASKS[task]
+    experiment = diffusion(place.target(), preset, sigma=place.sigma, size=size)
+    turns = len(experiment.behaviour.turns)
+    state = didact.init(experiment, [0])
+    steps = rounds * turns
+    began = time.perf_counter()
+    state, info = didact.train_chunk(experiment, state, turns, capacity=steps)
+    jax.block_until_ready(info.loss)
+    cold = time.perf_counter() - began
+    peak = matmul_peak()
+    began = time.perf_counter()
+    state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
+    jax.block_until_ready(info.loss)
+    seconds = (time.perf_counter() - began) / steps
+    count = operations(experiment)
+    return {
+        "task": task,
+        "preset": preset,
+        "batch_size": experiment.batch_size,
+        "num_steps": experiment.environment.num_steps,
+        "width": experiment.network.width,
+        "milliseconds": 1e3 * seconds,
+        "operations": count,
+        "peak_gflops": peak / 1e9,
+        "share_of_peak": count / peak / seconds,
+        "first_chunk_seconds": cold,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main() -> None:
+    """Measure each preset in a process of its own, print a table, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=sorted(SIZES), default="paper")
+    parser.add_argument("--task", choices=sorted(DIFFUSION_TASKS), default="25gmm")
+    parser.add_argument("--presets", nargs="+", default=PRESETS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", action="store_true", help="print one preset's numbers as JSON")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.task, options.presets[0], options.size, options.rounds)))
+        return
+    rows = []
+    print(f"{'preset':10}{'ms/update':>11}{'GFLOP':>8}{'peak GFLOP/s':>14}{'of peak':>9}{'MiB':>8}")
+    for preset in options.presets:
+        command = [sys.executable, __file__, "--one", "--presets", preset]
+        command += ["--size", options.size, "--task", options.task]
+        command += ["--rounds", str(options.rounds)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        row = json.loads(done.stdout.splitlines()[-1])
+        rows.append(row)
+        print(
+            f"{preset:10}{row['milliseconds']:11.1f}{row['operations'] / 1e9:8.1f}"
+            f"{row['peak_gflops']:14.0f}{row['share_of_peak']:9.0%}{row['peak_memory_mib']:8.0f}",
+            flush=True,
+        )
+    out = Path(__file__).parent / "results" / f"diffusion-update-{options.size}.json"
+    out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+    print(f"Written to {out.name}")
+
+
+if __name__ == "__main__":
+    main()
