@@ -35,7 +35,8 @@ class OptimiserConfig(eqx.Module):
     all gradients of one model, log Z included (None: no clipping); `weight_decay`: L2 added
     to the gradient of the network (None: none); `decay_steps` and `final_fraction`: follow a
     cosine over so many updates down to that fraction of both rates (None: constant rates);
-    `milestones`: numbers of updates at each of which both rates become a tenth.
+    `milestones`: numbers of updates at each of which both rates become a tenth; `least_log_z`:
+    log Z is kept at or above it (None: it goes where it will).
     """
 
     learning_rate: float = 1e-3
@@ -45,6 +46,7 @@ class OptimiserConfig(eqx.Module):
     decay_steps: int | None = None
     final_fraction: float = 0.0
     milestones: tuple[int, ...] = ()
+    least_log_z: float | None = None
 
     def __check_init__(self):
         # Rates of 0 freeze what they belong to.
@@ -66,9 +68,12 @@ class OptimiserConfig(eqx.Module):
         if self.weight_decay is not None:
             parts.append(optax.add_decayed_weights(self.weight_decay, mask=_is_network))
         parts.append(optax.scale_by_adam())
+        log_z = self._descend(self.log_z_learning_rate)
+        if self.least_log_z is not None:
+            log_z = optax.chain(log_z, _keep_above(self.least_log_z))
         groups: dict[Hashable, optax.GradientTransformation] = {
             "network": self._descend(self.learning_rate),
-            "log_z": self._descend(self.log_z_learning_rate),
+            "log_z": log_z,
         }
         return optax.chain(*parts, optax.partition(groups, _group))
 
@@ -240,6 +245,15 @@ def traced_numbers(experiment: Experiment) -> Experiment:
         return jnp.asarray(leaf, jnp.int32 if isinstance(leaf, int) else jnp.result_type(float))
 
     return jax.tree.map(convert, experiment)
+
+
+def _keep_above(bound: Float[Array, ""] | float) -> optax.GradientTransformation:
+    """Shorten updates so that parameters end at or above a bound."""
+
+    def shorten(updates: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda u, p: jnp.maximum(p + u, bound) - p, updates, params)
+
+    return optax.stateless(shorten)
 
 
 def _group(params: PyTree) -> PyTree:

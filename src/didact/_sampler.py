@@ -147,7 +147,7 @@ def sample_forward(
             lambda leaf: jnp.zeros((horizon, batch_size, *leaf.shape), leaf.dtype), action_like
         ),
     )
-    widths = _lane_widths(batch_size)
+    widths = _lane_widths(env, batch_size)
     for width, enough in zip(widths, (*widths[1:], 0), strict=True):
         carry = lax.while_loop(
             lambda c, enough=enough: (c.t < horizon) & (c.running > enough),
@@ -394,10 +394,12 @@ def row_sizes(env: Environment, batch_size: int) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def _lane_widths(batch_size: int) -> tuple[int, ...]:
-    """Widths of the stages of a rollout. Below 4 lanes a step costs its overhead, not its
-    arithmetic, so that is where packing ends.
+def _lane_widths(env: Environment, batch_size: int) -> tuple[int, ...]:
+    """Widths of the stages of a rollout: one where all trajectories are of one length. Below 4
+    lanes a step costs its overhead, not its arithmetic, so that is where packing ends.
     """
+    if env.fewest_steps == env.num_steps:
+        return (batch_size,)
     return tuple(w for w in (batch_size, batch_size // 2, batch_size // 4) if w >= 4) or (
         batch_size,
     )

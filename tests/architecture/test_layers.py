@@ -19,7 +19,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("_diagnostics", "_snapshots", "_density"),
     ),
     ("behaviours/", "metrics/"),
-    ("_sampler", "environments/", "targets/", "networks/", "replay", "datasets/"),
+    (
+        *("_sampler", "environments/", "targets/", "networks/", "replay", "_host/", "datasets/"),
+        "chem",
+    ),
     (
         *("objectives/", "teacher", "_kernels", "_constraints", "_types", "_config", "_checks"),
         *("_files",),

@@ -16,7 +16,14 @@ from didact.behaviours import (
     FromTeacher,
     OnPolicy,
 )
-from didact.environments import Brownian, Diffusion, Hypergrid, VariancePreserving
+from didact.environments import (
+    Autoregressive,
+    Brownian,
+    Diffusion,
+    Hypergrid,
+    PrependAppend,
+    VariancePreserving,
+)
 from didact.objectives import (
     DB,
     MLE,
@@ -39,6 +46,14 @@ ENUMERABLE_ENVIRONMENTS = {
         *((3, 3), (4, 2), (4, 3)),
     )
 }
+ENUMERABLE_ENVIRONMENTS |= {
+    f"prepend-append-{symbols}^{length}": PrependAppend(symbols, length)
+    for symbols, length in ((1, 1), (1, 3), (2, 1), (3, 2), (2, 4), (3, 3))
+}
+ENUMERABLE_ENVIRONMENTS |= {
+    f"autoregressive-{symbols}^{length}": Autoregressive(symbols, length)
+    for symbols, length in ((1, 2), (3, 1), (2, 3))
+}
 
 _UNEVEN = (0.0, 0.02, 0.1, 0.35, 0.6, 1.0)
 
@@ -54,9 +69,9 @@ ENVIRONMENTS = ENUMERABLE_ENVIRONMENTS | CONTINUOUS_ENVIRONMENTS
 
 SMALL_ENVIRONMENTS = {
     name: ENUMERABLE_ENVIRONMENTS[name]
-    for name in ("hypergrid-1x7", "hypergrid-3x3", "hypergrid-4x3")
+    for name in ("hypergrid-1x7", "hypergrid-3x3", "hypergrid-4x3", "prepend-append-2^4")
 }
-"""Those with few enough trajectories to list them all, and more than one length of them."""
+"""Those with few enough trajectories to list them all, and more than one of them."""
 
 _LOGITS = {
     "even": ([0.0, 0.0, 0.0, 0.0], [1, 1, 1, 1]),

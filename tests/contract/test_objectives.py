@@ -495,3 +495,14 @@ def test_regressions_agree_with_their_squares_near_0():
 def test_impossible_constants_are_refused(build, remedy):
     with pytest.raises(ValueError, match=remedy):
         build()
+
+
+def test_a_capped_square_is_the_square_up_to_its_cap_and_flat_beyond():
+    """The one regression that does not grow everywhere: the published biochemical loss."""
+    residual = jnp.asarray([0.0, 1.0, -6.9, 7.1, -300.0])
+    capped = Squared(cap=50.0)
+    loss, slope = jax.vmap(jax.value_and_grad(capped))(residual)
+    np.testing.assert_allclose(loss, [0, 1, 6.9**2, 50, 50], rtol=1e-6)
+    np.testing.assert_allclose(slope, [0, 2, -13.8, 0, 0], rtol=1e-6)
+    with pytest.raises(ValueError, match="cap must be > 0"):
+        Squared(cap=0.0)

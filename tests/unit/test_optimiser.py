@@ -1,6 +1,7 @@
 """The optimiser against Adam written out in NumPy."""
 
 import math
+from dataclasses import replace
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -146,3 +147,16 @@ def test_impossible_settings_are_refused(settings):
     (name,) = settings
     with pytest.raises(ValueError, match=rf"{name} (must|cannot) (be|lie)"):
         OptimiserConfig(**settings)
+
+
+def test_log_z_is_kept_above_its_least_value_and_leaves_it_again():
+    """Its gradients are 8, 8, −8 here: down, and up once they turn."""
+    gradients = [Model(PARAMS.weight, jnp.asarray(g)) for g in (8.0, 8.0, -80.0)]
+    config = OptimiserConfig(max_norm=None, log_z_learning_rate=0.4, least_log_z=0.3)
+    kept = [float(model.log_z) for model in run(config, gradients)]
+    free = [float(model.log_z) for model in run(replace(config, least_log_z=None), gradients)]
+    assert free[1] < free[0] < 0.3
+    assert kept[:2] == pytest.approx([0.3, 0.3])
+    # The optimiser's moments know nothing of the bound: the third update is what it was.
+    assert kept[2] - kept[1] == pytest.approx(free[2] - free[1], abs=1e-6)
+    assert kept[2] > 0.3

@@ -16,8 +16,13 @@ from ._diffusion import VariancePreserving as VariancePreserving
 from ._hypergrid import Hypergrid as Hypergrid
 from ._hypergrid import HypergridState as HypergridState
 from ._hypergrid import published_backward_kernel as published_backward_kernel
+from ._strings import Autoregressive as Autoregressive
+from ._strings import PrependAppend as PrependAppend
+from ._strings import Strings as Strings
+from ._strings import StringState as StringState
 
 __all__ = [
+    "Autoregressive",
     "Brownian",
     "Categorical",
     "Diffusion",
@@ -30,7 +35,10 @@ __all__ = [
     "HypergridState",
     "Kernel",
     "PathwiseKernel",
+    "PrependAppend",
     "Process",
+    "StringState",
+    "Strings",
     "Trajectory",
     "VariancePreserving",
     "published_backward_kernel",

@@ -8,16 +8,23 @@ from .._types import Regression
 
 
 class Squared(Regression):
-    r"""$\rho(\delta) = c\,\delta^2$, with `scale` c = 1 the loss of Malkin et al. (2022)."""
+    r"""$\rho(\delta) = c\,\delta^2$, with `scale` c = 1 the loss of Malkin et al. (2022).
+
+    **Arguments:** `scale`: c > 0; `cap`: the loss is at most this, with no gradient where it would
+    be more (None: it has no bound).
+    """
 
     scale: float = 1.0
+    cap: float | None = None
 
     def __check_init__(self):
         require("scale", self.scale, above=0)
+        require("cap", self.cap, above=0)
 
     def __call__(self, residual: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """Loss of each residual, in nats²."""
-        return self.scale * jnp.square(residual)
+        loss = self.scale * jnp.square(residual)
+        return loss if self.cap is None else jnp.minimum(loss, self.cap)
 
 
 class Huber(Regression):
