@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 import didact
 from bench import machine, matmul_peak
+from didact.networks import DiffusionMLPConfig
 from didact.presets import DIFFUSION_TASKS, SIZES, diffusion
 
 PRESETS = ("tb", "tb-per", "teacher")
@@ -29,6 +30,7 @@ PRESETS = ("tb", "tb-per", "teacher")
 def operations(experiment: didact.Experiment) -> float:
     """Nominal operations of one update, the mean over the schedule."""
     env, network = experiment.environment, experiment.network
+    assert isinstance(network, DiffusionMLPConfig)
     dim, width = env.feature_size, network.width
     forward = 2 * (dim * width + (2 + network.depth - 1) * width**2 + width * env.forward_size)
     agents = 1 if experiment.teacher_reward is None else 2
@@ -39,7 +41,7 @@ def operations(experiment: didact.Experiment) -> float:
     return experiment.batch_size * env.num_steps * forward * (rollouts + 3 * agents)
 
 
-def measure(task: str, preset: str, size: str, rounds: int) -> dict[str, Any]:
+def measure(task: str, preset: str, size: Literal["paper", "cpu"], rounds: int) -> dict[str, Any]:
     """Milliseconds an update: the mean over `rounds` rounds of the schedule."""
     place = DIFFUSION_TASKS[task]
     experiment = diffusion(place.target(), preset, sigma=place.sigma, size=size)
@@ -55,13 +57,14 @@ def measure(task: str, preset: str, size: str, rounds: int) -> dict[str, Any]:
     state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
     jax.block_until_ready(info.loss)
     seconds = (time.perf_counter() - began) / steps
-    count = operations(experiment)
+    count, network = operations(experiment), experiment.network
+    assert isinstance(network, DiffusionMLPConfig)
     return {
         "task": task,
         "preset": preset,
         "batch_size": experiment.batch_size,
         "num_steps": experiment.environment.num_steps,
-        "width": experiment.network.width,
+        "width": network.width,
         "milliseconds": 1e3 * seconds,
         "operations": count,
         "peak_gflops": peak / 1e9,

@@ -7,6 +7,8 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import behaviours as behaviours
+    from . import chem as chem
+    from . import datasets as datasets
     from . import environments as environments
     from . import metrics as metrics
     from . import networks as networks
@@ -53,6 +55,8 @@ __all__ = [
     "__version__",
     "ask",
     "behaviours",
+    "chem",
+    "datasets",
     "environments",
     "fit",
     "fit_numpyro",

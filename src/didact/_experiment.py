@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from . import _seen as seen_objects
 from ._checks import require
 from ._config import require_types
 from ._types import (
+    EnumerableEnvironment,
     Environment,
     Kernel,
     Objective,
@@ -102,11 +104,16 @@ class Experiment(eqx.Module):
     `objective`: of the Student, and of the Teacher unless `teacher_objective` is given;
     `teacher_reward`: None trains no Teacher; `replay`: None keeps no buffer; `network`,
     `optimiser`, and the Teacher's where they differ; `batch_size` trajectories and `steps`
-    gradient steps (of Student and Teacher each); `initial_log_z`; `backward_scoring` as in
-    `didact.Sampler`; `learn_backward`: P_B has a head of the network; `threshold_quantile`: objects
-    whose log R lies below this quantile of one batch of the untrained Student are neither kept in
-    the buffer nor shown to the Teacher (None: all are); `redraw_for_teacher`: the Teacher learns
-    from trajectories of its own P_B to the same objects.
+    gradient steps (of Student and Teacher each); `initial_log_z`, with which Student and Teacher
+    begin (None: each with an estimate from one batch of the untrained Student, by importance
+    sampling: it is above log Z by more than c nats with a chance below exp(-c));
+    `log_z_from_student`: the Student's log Z learns from its own batches alone, so that until they
+    are as good as others it is below log Z, and others are made more likely; `backward_scoring` as
+    in `didact.Sampler`; `learn_backward`: P_B has a head of the network; `threshold_quantile`:
+    objects whose log R lies below this quantile of that one batch are neither kept in the buffer
+    nor shown to the Teacher (None: all are); `redraw_for_teacher`: the Teacher learns from
+    trajectories of its own P_B to the same objects; `count_distinct`: count the different objects
+    whose rewards were asked for, where there are at most 2^28.
     """
 
     environment: Environment
@@ -122,13 +129,15 @@ class Experiment(eqx.Module):
     teacher_optimiser: OptimiserConfig | None = None
     batch_size: int = eqx.field(static=True, default=16)
     steps: int = 10_000
-    initial_log_z: float = 0.0
+    initial_log_z: float | None = 0.0
+    log_z_from_student: bool = eqx.field(static=True, default=False)
     backward_scoring: Callable[[Any, State, Array | None], Kernel] | None = eqx.field(
         static=True, default=None
     )
     learn_backward: bool = eqx.field(static=True, default=False)
     threshold_quantile: float | None = None
     redraw_for_teacher: bool = eqx.field(static=True, default=False)
+    count_distinct: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         require("batch_size", self.batch_size, at_least=1)
@@ -136,15 +145,26 @@ class Experiment(eqx.Module):
         require("steps", self.steps, at_most=2**31 - 1)
         require("threshold_quantile", self.threshold_quantile, at_least=0, at_most=1)
         require_types(self)
-        for name in ("dim", "side"):
+        for name in ("dim", "side", "num_symbols", "length"):
             here, there = (getattr(part, name, None) for part in (self.environment, self.target))
             if here is not None and there is not None and here != there:
                 raise ValueError(
                     f"The environment has {name} {here}, the target {there}: give both the same."
                 )
+        if self.count_distinct:
+            self._check_countable()
         self._check_shapes()
         self._check_schedule()
         self._check_pathwise()
+
+    def _check_countable(self) -> None:
+        env = self.environment
+        if not isinstance(env, EnumerableEnvironment):
+            raise ValueError(
+                f"count_distinct numbers the objects, which {type(env).__name__} does not: leave "
+                "it out."
+            )
+        jax.eval_shape(lambda: seen_objects.empty(env.num_terminal_states))
 
     def _check_schedule(self) -> None:
         turns = self.behaviour.turns

@@ -4,16 +4,18 @@ Student and Teacher learn by the same `update`. Seeds are a `vmap` named "seed";
 of the step stays outside it, so that schedules remain branches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
+from . import _seen as seen_objects
 from . import replay as replay_buffer
 from ._experiment import Experiment, OptimiserConfig, traced_numbers
 from ._sampler import (
@@ -26,10 +28,12 @@ from ._sampler import (
     score,
     score_pathwise,
 )
-from ._types import Objective, ObjectiveOutput, Target, Trajectory
+from ._seen import Seen
+from ._types import EnumerableEnvironment, Objective, ObjectiveOutput, Target, Trajectory
 from .behaviours import Agents, FromReplay, Proposal
 from .networks import NetworkConfig
 from .replay import Replay, UniformDraw
+from .targets import HostReward, HostRewards
 
 SEED_AXIS = "seed"
 MAX_TRACKED_MODES = 2**22
@@ -53,6 +57,7 @@ class SeedState(eqx.Module):
     replay: Replay | None
     modes_found: Bool[Array, " modes"] | None
     modes_found_student: Bool[Array, " modes"] | None
+    seen: Seen | None
     threshold: Float[Array, ""] | None
     """Objects with log R below it are neither kept nor shown to the Teacher; None: all are."""
     trouble: Int[Array, ""]
@@ -95,6 +100,7 @@ class StepInfo(eqx.Module):
     teacher_log_z: Float[Array, ""] | None
     modes_found: Int[Array, ""] | None
     modes_found_student: Int[Array, ""] | None
+    distinct: Int[Array, ""] | None
     mean_length: Float[Array, ""]
 
 
@@ -112,12 +118,16 @@ def step(experiment: Experiment, state: TrainState) -> tuple[TrainState, StepInf
     **Errors:** `FloatingPointError` at a reward, loss or gradient that is not finite; the state
     given stays as it was.
     """
-    return _sound(_run_step(traced_numbers(experiment), state))
+    if not isinstance(experiment.target, HostReward):
+        return _sound(_run_step(traced_numbers(experiment), state))
+    proposal, x = _propose(traced_numbers(experiment), state)
+    log_reward, *_ = _on_host(experiment.target, proposal, x)
+    return tell(experiment, state, proposal, jnp.asarray(log_reward))
 
 
 def ask(experiment: Experiment, state: TrainState) -> Proposal:
     """The next batch, with a leading axis [S]. Its objects are
-    `didact.objects(experiment, proposal)`; where `fresh`, their log-reward is wanted.
+    `didact.objects(experiment, proposal)`; where it is not `known`, their log-reward is wanted.
     """
     return _ask_seeds(traced_numbers(experiment), state)
 
@@ -125,8 +135,8 @@ def ask(experiment: Experiment, state: TrainState) -> Proposal:
 def tell(
     experiment: Experiment, state: TrainState, proposal: Proposal, log_reward: Float[Array, "S B"]
 ) -> tuple[TrainState, StepInfo]:
-    """Learn from a proposal and the log-rewards of its objects. For replayed objects those that
-    the proposal holds are taken, whatever is given.
+    """Learn from a proposal and the log-rewards of its objects. Where the proposal knows them, as
+    those of replayed objects, its own are taken, whatever is given.
 
     **Errors:** `ValueError` for rewards of another shape; `FloatingPointError` as in `step`.
     """
@@ -156,11 +166,75 @@ def train_chunk(
     **Returns:** the new state, and `StepInfo` with leading axes [S, capacity], in which as many
     columns are filled as steps were done.
 
-    **Errors:** `ValueError` for `num_steps` above `capacity`.
+    A target whose reward is computed outside JAX has two programs a step, and is asked for the
+    rewards of all seeds between them.
+
+    **Errors:** `ValueError` for `num_steps` above `capacity`, or for a reward function that cannot
+    be used.
     """
     if num_steps > capacity:
         raise ValueError(f"num_steps {num_steps} is above capacity {capacity}.")
+    if isinstance(experiment.target, HostReward):
+        return host_chunk(experiment, state, num_steps, capacity=capacity)
     return _run_chunk(traced_numbers(experiment), state, jnp.asarray(num_steps), capacity)
+
+
+def host_chunk(
+    experiment: Experiment,
+    state: TrainState,
+    num_steps: int,
+    *,
+    capacity: int,
+    observe: Callable[[int, Sequence[int], HostRewards], None] = lambda *_: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[TrainState, StepInfo]:
+    """`train_chunk` for a target whose reward is computed outside JAX.
+
+    **Arguments:** `observe` is told what each step has asked for: the number of steps done with
+    it, the positions of the seeds that asked, and their rewards, one seed after the other;
+    `should_stop` is asked before each step: True ends the chunk early.
+    """
+    target, numbers = experiment.target, traced_numbers(experiment)
+    assert isinstance(target, HostReward)
+    done, rows = int(state.step), []
+    while len(rows) < num_steps and not should_stop():
+        proposal, x = _propose(numbers, state)
+        log_reward, positions, rewards = _on_host(target, proposal, x)
+        state, info = _learn(numbers, state, proposal, jnp.asarray(log_reward))
+        rows.append(info)
+        if rewards is not None:
+            observe(done + len(rows), positions, rewards)
+        if np.any(state.seeds.trouble):
+            break
+    if not rows:  # the shapes of a step that was not made
+        proposal = eqx.filter_eval_shape(_ask, numbers, state)
+        rows = [eqx.filter_eval_shape(_tell, numbers, state, proposal, proposal.log_reward)[1]]
+    return state, jax.tree.map(lambda *leaves: _columns(leaves, capacity), *rows)
+
+
+def _on_host(
+    target: HostReward, proposal: Proposal, x: PyTree
+) -> tuple[Float[np.ndarray, "S B"], list[int], HostRewards | None]:
+    """Log-rewards of a proposal's objects where they are fresh, 0 elsewhere; the positions of the
+    seeds where they are, and what was said of their objects, if there are any.
+    """
+    # Also where a search has asked already, and the proposal knows them: so that they are counted.
+    fresh = np.asarray(proposal.fresh)
+    log_reward = np.zeros(proposal.log_reward.shape, proposal.log_reward.dtype)
+    if not fresh.any():
+        return log_reward, [], None
+    x = jax.tree.map(lambda leaf: np.asarray(leaf)[fresh].reshape(-1, *leaf.shape[2:]), x)
+    rewards = target.rewards(x)
+    log_reward[fresh] = rewards.log_reward.reshape(-1, log_reward.shape[1])
+    return log_reward, np.flatnonzero(fresh).tolist(), rewards
+
+
+def _columns(leaves: Sequence[Array | jax.ShapeDtypeStruct], capacity: int) -> Array:
+    columns = np.zeros((leaves[0].shape[0], capacity), leaves[0].dtype)
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, jax.Array):
+            columns[:, i] = leaf
+    return jnp.asarray(columns)
 
 
 def trouble_message(trouble: int) -> str:
@@ -193,9 +267,12 @@ def update(
     log_reward: Float[Array, " B"],
     weight: Float[Array, " B"],
     target: Target,
+    learn_log_z: Bool[Array, ""] | None = None,
 ) -> tuple[Agent, ObjectiveOutput, Float[Array, ""], Float[Array, ""]]:
     """One gradient step towards `log_reward`: the one way in which anything here learns. A
     pathwise objective takes log R, and its gradient, from the `target` instead.
+
+    **Arguments:** `learn_log_z`: False: this batch says nothing about log Z (None: every one does).
 
     **Returns:** the agent, the objective's output before the step, mean loss, gradient norm.
     """
@@ -203,6 +280,8 @@ def update(
     (loss, output), grads = _loss_and_gradient(
         params, (rest, objective, target), trajectory, place, log_reward, weight
     )
+    if learn_log_z is not None:
+        grads = eqx.tree_at(lambda g: g.log_z, grads, jnp.where(learn_log_z, grads.log_z, 0))
     updates, opt_state = optimiser.build().update(grads, agent.opt_state, params)
     sampler = eqx.combine(eqx.apply_updates(params, updates), rest)
     return Agent(sampler, opt_state), output, loss, optax.tree.norm(grads)
@@ -281,6 +360,13 @@ def _init_seed(experiment: Experiment, key: PRNGKeyArray, modes: int | None) -> 
     student = _init_agent(
         experiment, experiment.network, experiment.optimiser, experiment.objective, student_key
     )
+    threshold = None
+    if experiment.initial_log_z is None or experiment.threshold_quantile is not None:
+        trajectory, log_reward = _first_batch(experiment, student.sampler, run_key)
+        if experiment.initial_log_z is None:
+            student, teacher = _estimate_log_z(experiment, student, teacher, trajectory, log_reward)
+        if experiment.threshold_quantile is not None:
+            threshold = jnp.quantile(log_reward, experiment.threshold_quantile)
     return SeedState(
         key=run_key,
         student=student,
@@ -288,17 +374,16 @@ def _init_seed(experiment: Experiment, key: PRNGKeyArray, modes: int | None) -> 
         replay=buffer,
         modes_found=unseen,
         modes_found_student=unseen,
-        threshold=_threshold(experiment, student.sampler, run_key),
+        seen=_nothing_seen(experiment),
+        threshold=threshold,
         trouble=jnp.asarray(0, jnp.int32),
     )
 
 
-def _threshold(
+def _first_batch(
     experiment: Experiment, untrained: Sampler, key: PRNGKeyArray
-) -> Float[Array, ""] | None:
-    """The quantile of log R over one batch of the untrained Student."""
-    if experiment.threshold_quantile is None:
-        return None
+) -> tuple[Trajectory, Float[Array, " B"]]:
+    """One batch of the untrained Student, by which thresholds and log Z are set, and its log R."""
     env = experiment.environment
     # The number of no step: training folds its own into the same key.
     key = jax.random.fold_in(key, 2**32 - 1)
@@ -306,7 +391,32 @@ def _threshold(
     log_reward = jax.vmap(lambda end: experiment.target.log_reward(env.sample_of(end)))(
         trajectory.terminal
     )
-    return jnp.quantile(log_reward, experiment.threshold_quantile)
+    return trajectory, log_reward
+
+
+def _estimate_log_z(
+    experiment: Experiment,
+    student: Agent,
+    teacher: Agent | None,
+    trajectory: Trajectory,
+    log_reward: Float[Array, " B"],
+) -> tuple[Agent, Agent | None]:
+    """Both agents with the importance-sampled log Z of their rewards, from the Student's batch."""
+
+    def begin(agent: Agent, log_weight: Float[Array, " B"]) -> Agent:
+        log_z = jax.nn.logsumexp(log_weight) - jnp.log(len(log_weight))
+        return eqx.tree_at(lambda a: a.sampler.log_z, agent, log_z)
+
+    def evaluate() -> ObjectiveOutput:
+        ones = jnp.ones_like(log_reward)
+        return experiment.objective(score(student.sampler, trajectory, log_reward, ones))
+
+    student = begin(student, evaluate().log_weight)
+    if teacher is None or experiment.teacher_reward is None:
+        return student, teacher
+    output = evaluate()  # the Teacher's reward depends on the Student's log Z
+    teacher_log_reward = experiment.teacher_reward(output, log_reward, trajectory.mask)
+    return student, begin(teacher, output.log_weight - log_reward + teacher_log_reward)
 
 
 def _init_agent(
@@ -322,10 +432,11 @@ def _init_agent(
         backward_head=experiment.learn_backward,
         key=key,
     )
+    log_z = experiment.initial_log_z  # None: estimated later
     sampler = Sampler(
         experiment.environment,
         policy,
-        jnp.asarray(experiment.initial_log_z, jnp.result_type(float)),
+        jnp.asarray(0 if log_z is None else log_z, jnp.result_type(float)),
         experiment.backward_scoring,
         experiment.target if network.guided else None,
     )
@@ -371,9 +482,9 @@ def _reward_seed(experiment: Experiment, proposal: Proposal) -> Float[Array, " B
     env = experiment.environment
     x = jax.vmap(env.sample_of)(proposal.trajectory.terminal)
     return lax.cond(
-        proposal.fresh,
-        lambda: jax.vmap(experiment.target.log_reward)(x),
+        proposal.known,
         lambda: proposal.log_reward,
+        lambda: jax.vmap(experiment.target.log_reward)(x),
     )
 
 
@@ -389,6 +500,7 @@ def _tell_seed(
     collect_key, redraw_key = jax.random.split(key)
     troubled_reward = ~jnp.all(jnp.isfinite(log_reward))
     found, found_student = _mark_modes(experiment, state, proposal)
+    seen = _mark_seen(experiment, state, proposal)
     state, proposal, log_reward = _collect(
         experiment, state, proposal, log_reward, collect_key, axis_name
     )
@@ -403,6 +515,7 @@ def _tell_seed(
         log_reward,
         weight,
         experiment.target,
+        proposal.by_student if experiment.log_z_from_student else None,
     )
     x = jax.vmap(experiment.environment.sample_of)(trajectory.terminal)
     teacher, teacher_loss, teacher_log_reward = state.teacher, None, None
@@ -434,6 +547,7 @@ def _tell_seed(
         replay=_remember(experiment, state, proposal, x, log_reward, output, teacher_log_reward),
         modes_found=found,
         modes_found_student=found_student,
+        seen=seen,
         threshold=state.threshold,
         trouble=jnp.maximum(state.trouble, trouble),
     )
@@ -445,6 +559,7 @@ def _tell_seed(
         teacher_log_z=_teacher_log_z(experiment, teacher),
         modes_found=None if found is None else jnp.sum(found),
         modes_found_student=None if found_student is None else jnp.sum(found_student),
+        distinct=None if seen is None else seen.count,
         mean_length=jnp.mean(jnp.sum(proposal.trajectory.mask, axis=1)),
     )
 
@@ -493,6 +608,25 @@ def _collect(
         proposal.collect, collect, lambda: (state.replay, proposal, log_reward)
     )
     return eqx.tree_at(lambda s: s.replay, state, buffer), proposal, log_reward
+
+
+def _nothing_seen(experiment: Experiment) -> Seen | None:
+    env = experiment.environment
+    if not experiment.count_distinct:
+        return None
+    assert isinstance(env, EnumerableEnvironment)
+    return seen_objects.empty(env.num_terminal_states)
+
+
+def _mark_seen(experiment: Experiment, state: SeedState, proposal: Proposal) -> Seen | None:
+    """The objects asked for, with those of a proposal."""
+    env = experiment.environment
+    if state.seen is None:
+        return None
+    assert isinstance(env, EnumerableEnvironment)
+    number = jax.vmap(env.index_of)(proposal.trajectory.terminal) - env.num_internal
+    fresh = jnp.broadcast_to(proposal.fresh, number.shape)
+    return seen_objects.add(state.seen, number, fresh)
 
 
 def _mark_modes(experiment: Experiment, state: SeedState, proposal: Proposal):
@@ -554,16 +688,14 @@ def _over_seeds(function, state: SeedState, *others):
     return jax.tree.map(lambda leaf: leaf[None], function(*single, None))
 
 
-@eqx.filter_jit
-def _ask_seeds(experiment: Experiment, state: TrainState) -> Proposal:
+def _ask(experiment: Experiment, state: TrainState) -> Proposal:
     return _over_seeds(
         lambda seed, axis_name: _ask_seed(experiment, seed, state.step, axis_name), state.seeds
     )
 
 
-@eqx.filter_jit
-def _tell_seeds(experiment, state: TrainState, proposal, log_reward):
-    log_reward = jnp.where(proposal.fresh[:, None], log_reward, proposal.log_reward)
+def _tell(experiment, state: TrainState, proposal, log_reward):
+    log_reward = jnp.where(proposal.known[:, None], proposal.log_reward, log_reward)
     seeds, info = _over_seeds(
         lambda seed, proposal, log_reward, axis_name: _tell_seed(
             experiment, seed, state.step, proposal, log_reward, axis_name
@@ -573,6 +705,17 @@ def _tell_seeds(experiment, state: TrainState, proposal, log_reward):
         log_reward,
     )
     return TrainState(state.step + 1, seeds), info
+
+
+_ask_seeds = eqx.filter_jit(_ask)
+_tell_seeds = eqx.filter_jit(_tell)
+_learn = eqx.filter_jit(_tell, donate="all-except-first")
+
+
+@eqx.filter_jit
+def _propose(experiment: Experiment, state: TrainState) -> tuple[Proposal, PyTree]:
+    proposal = _ask(experiment, state)
+    return proposal, objects(experiment, proposal)
 
 
 def _step_seed(experiment, state: SeedState, number, axis_name):

@@ -1,16 +1,20 @@
 """The record of a run, `metrics.jsonl`, and the progress of its training.
 
 The record is append-only JSON lines: a header with the format's version, then one object a
-row, `kind` "train" or "evaluation". Values that depend on the clock stand under `time`.
+row, `kind` "train" or "evaluation". Values that depend on the clock, or on what a cache held
+already, stand under `time`.
 """
 
+import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -18,7 +22,10 @@ from ._files import write_whole
 from .metrics import finite_or_none
 
 FORMAT_VERSION = 1
+_SEEN = b"didact seen 0001"
+_SEEN_ROW = np.dtype([("step", "<u4"), ("seed", "<u4"), ("object", "<u8")])
 _SECONDS_BETWEEN_LINES = 10.0
+_log = logging.getLogger("didact")
 
 
 class MetricsLog:
@@ -67,6 +74,102 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
+class RewardLedger:
+    """Which objects a run has asked the reward of, where the reward is computed outside JAX.
+
+    `seen.bin` holds a row for each object that a seed has asked for, in the order of the steps;
+    `failures.jsonl`, made with the first of them, those that were set aside, and why. On opening,
+    what came after `step` is forgotten.
+
+    **Arguments:** `seeds` of the run, whose positions `note` speaks of.
+    """
+
+    def __init__(self, folder: Path, seeds: Sequence[int], *, step: int):
+        self._folder, self._seeds = folder, tuple(seeds)
+        rows = _read_seen(folder, step)
+        if step > 0 and not len(rows):
+            _log.warning("%s is missing: objects are counted from here on.", folder / "seen.bin")
+        with write_whole(folder / "seen.bin") as file:
+            file.write(_SEEN + rows.tobytes())
+        self._file = (folder / "seen.bin").open("ab")
+        self._seen = [set(rows["object"][rows["seed"] == seed].tolist()) for seed in seeds]
+        self._failures: MetricsLog | None = None
+        self._set_aside = [0] * len(self._seeds)
+        if (folder / "failures.jsonl").exists():
+            self._failures = MetricsLog(folder / "failures.jsonl", step=step)
+            for row in read_metrics(folder / "failures.jsonl"):
+                if row["kind"] == "failure" and row.get("seed") in self._seeds:
+                    self._set_aside[self._seeds.index(row["seed"])] += 1
+
+    @property
+    def reward_calls(self) -> list[int]:
+        """Number of different objects that each seed has asked for."""
+        return [len(seen) for seen in self._seen]
+
+    @property
+    def failures(self) -> list[int]:
+        """Number of those that were set aside."""
+        return list(self._set_aside)
+
+    def note(
+        self,
+        step: int,
+        positions: Sequence[int],
+        keys: Sequence[str | bytes],
+        objects: Sequence[Any] | np.ndarray,
+        failures: Mapping[int, str],
+    ) -> None:
+        """Add what the gradient step of a number has asked for.
+
+        **Arguments:** `positions` of the seeds that asked; `keys` and `objects`, equal numbers for
+        each of them, one seed after the other; `failures`: why an object was set aside, by its
+        place among the objects.
+        """
+        size = len(keys) // max(1, len(positions))
+        rows: list[tuple[int, int, int]] = []
+        for i, key in enumerate(keys):
+            position = positions[i // size]
+            name = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
+            number = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+            if number in self._seen[position]:
+                continue
+            self._seen[position].add(number)
+            rows.append((step, self._seeds[position], number))
+            if i in failures:
+                self._note_failure(step, position, objects[i], failures[i])
+        self._file.write(np.array(rows, _SEEN_ROW).tobytes())
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._failures is not None:
+            self._failures.close()
+
+    def _note_failure(self, step: int, position: int, x: Any, reason: str) -> None:
+        if self._failures is None:
+            self._failures = MetricsLog(self._folder / "failures.jsonl", step=0)
+        x = x if isinstance(x, str) else np.asarray(x).tolist()
+        self._failures.write(
+            {
+                "kind": "failure",
+                "step": step,
+                "seed": self._seeds[position],
+                "x": x,
+                "reason": reason,
+            }
+        )
+        self._set_aside[position] += 1
+
+
+def reward_calls(folder: Path, seeds: Sequence[int], *, step: int) -> list[int]:
+    """Number of different objects that each seed of a run has asked for up to a step, from what
+    a `RewardLedger` has written.
+    """
+    rows = _read_seen(folder, step)
+    return [len(np.unique(rows["object"][rows["seed"] == seed])) for seed in seeds]
+
+
 class ProgressBar:
     """What a run is doing, on stderr: a bar with loss, modes found, speed and time left; where that
     is no terminal, a line for each phase and every ten seconds one more.
@@ -76,7 +179,7 @@ class ProgressBar:
         self._console = Console(stderr=True)
         self._shown = enabled and self._console.is_terminal
         self._lines = enabled and not self._shown
-        self._total, self._quality = total, ""
+        self._total, self._quality, self._loss = total, "", ""
         self._said_at = time.monotonic()
         self._first: tuple[int, float] | None = None
         self._progress = Progress(
@@ -116,17 +219,20 @@ class ProgressBar:
         parts = [f"loss {_mean(row['loss']):.3g}"]
         if row["modes_found"] is not None:
             parts.append(f"modes {_mean(row['modes_found']):.0f}")
-        parts.append(f"{row['time']['steps_per_second']:.0f} steps/s")
+        if any(row.get("failures") or ()):
+            parts.append(f"{sum(row['failures'])} objects set aside")
+        speed = row["time"]["steps_per_second"]
+        parts.append(f"{speed:.0f} steps/s" if speed >= 1 else f"{1 / speed:.0f} s/step")
         self._progress.update(
             self._task, completed=row["step"], phase="training", status="  ".join(parts)
         )
-        now = time.monotonic()
-        if self._first is None:  # the first chunk compiles: it says nothing of the speed
-            self._first = row["step"], now
-        if self._lines and now - self._said_at >= _SECONDS_BETWEEN_LINES:
-            quality = self._quality or f"loss {_mean(row['loss']):.3g}"
-            left = self._time_left(row["step"], now)
-            self._say(f"step {row['step']:,}/{self._total:,}, {quality}{left}")
+        self._loss = f"loss {_mean(row['loss']):.3g}"
+        self._tell(row["step"])
+
+    def advance(self, step: int) -> None:
+        """Show that a step is done, where a chunk takes long."""
+        self._progress.update(self._task, completed=step, phase="training")
+        self._tell(step)
 
     def judged(self, row: Mapping[str, Any]) -> None:
         """Remember an "evaluation" row, of which the next line will tell."""
@@ -135,6 +241,16 @@ class ProgressBar:
             if values and None not in values:
                 self._quality = f"{name} {_mean(values):.3g} at step {row['step']:,}"
                 return
+
+    def _tell(self, step: int) -> None:
+        """A line, if it is time for one."""
+        now = time.monotonic()
+        if self._first is None:  # what was before it has compiled: it says nothing of the speed
+            self._first = step, now
+        if self._lines and now - self._said_at >= _SECONDS_BETWEEN_LINES:
+            known = [text for text in (self._quality or self._loss,) if text]
+            done = ", ".join([f"step {step:,}/{self._total:,}", *known])
+            self._say(done + self._time_left(step, now))
 
     def _time_left(self, step: int, now: float) -> str:
         assert self._first is not None
@@ -148,6 +264,22 @@ class ProgressBar:
     def _say(self, text: str) -> None:
         self._said_at = time.monotonic()
         print(text, file=self._console.file, flush=True)  # without colours and wrapping
+
+
+def _read_seen(folder: Path, step: int) -> np.ndarray:
+    """The rows of `seen.bin` up to a step; none if it is missing. A last row cut short is left out.
+
+    **Errors:** `ValueError` for a file of another kind or version.
+    """
+    path = folder / "seen.bin"
+    if step <= 0 or not path.exists():
+        return np.zeros(0, _SEEN_ROW)
+    content = path.read_bytes()
+    if not content.startswith(_SEEN):
+        raise ValueError(f"{path} is damaged, or of another version of didact: remove it.")
+    whole = (len(content) - len(_SEEN)) // _SEEN_ROW.itemsize
+    rows = np.frombuffer(content, _SEEN_ROW, whole, len(_SEEN))
+    return rows[rows["step"] <= step]
 
 
 def _check(row: Mapping[str, Any]) -> None:
@@ -167,4 +299,4 @@ def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(finite_or_none(dict(row)), allow_nan=False) + "\n"
 
 
-__all__ = ["MetricsLog", "ProgressBar", "read_metrics"]
+__all__ = ["MetricsLog", "ProgressBar", "RewardLedger", "read_metrics", "reward_calls"]

@@ -26,13 +26,22 @@ from ._config import ForeignName, foreign_names, from_json, to_json
 from ._diagnostics import diagnose
 from ._experiment import Experiment
 from ._files import read_object, write_whole
+from ._found import as_csv, find
+from ._host import HostError
 from ._sampler import Sampler
-from ._snapshots import DrawnSnapshots, ExactSnapshots, exact_samples, is_vector, save_npz
+from ._snapshots import (
+    DrawnProfiles,
+    DrawnSnapshots,
+    ExactSnapshots,
+    exact_samples,
+    is_vector,
+    save_npz,
+)
 from ._train import StepInfo, TrainState
 from ._types import EnumerableEnvironment, SamplableTarget, Target
 from ._version import __version__
-from .environments import Diffusion
-from .logging import MetricsLog, ProgressBar, read_metrics
+from .environments import Diffusion, Strings
+from .logging import MetricsLog, ProgressBar, RewardLedger, read_metrics, reward_calls
 from .metrics import (
     draw_statistics,
     empirical,
@@ -42,14 +51,18 @@ from .metrics import (
     finite_or_none,
 )
 from .samples import draw_batches
+from .targets import HostReward, HostRewards
 
 _log = logging.getLogger("didact")
 FORMAT_VERSION = 1
-_FEW_DRAWS = 2048
+_FEW_DRAWS, _FEW_HOST_DRAWS = 2048, 256
 _GROUPS = 256
 _FEWEST_PROBED, _MOST_PROBED, _PROBED_NUMBERS = 16, 1024, 2**13
 _MAX_DIFFERENCES = 6
-_NOT_OF_THE_EXPERIMENT = ("out", "seed", "seeds", "evaluations", "draws", "checkpoint_seconds")
+_NOT_OF_THE_EXPERIMENT = (
+    *("out", "seed", "seeds", "evaluations", "draws", "checkpoint_seconds"),
+    *(*HostReward.execution, "no_cache"),
+)
 _LABELS = (
     *("task", "preset", "dim", "side", "convention", "sigma", "num_steps", "steps", "batch_size"),
 )
@@ -116,7 +129,8 @@ class Run:
         """
         index = self.position(seed)
         student = self.state().student(index)
-        batches = draw_batches(student, self.experiment.target, self.seeds[index], n, key)
+        with _host_rewards(self.experiment):
+            batches = [*draw_batches(student, self.experiment.target, self.seeds[index], n, key)]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -131,7 +145,8 @@ class Run:
         **Arguments:** `num_draws` as in `didact.train`.
         """
         state = self.state()
-        verdict = _evaluate_run(self, state, num_draws)
+        with _host_rewards(self.experiment):
+            verdict = _evaluate_run(self, state, num_draws)
         try:
             _keep_verdict(self, state, verdict)
         except OSError as error:
@@ -189,14 +204,15 @@ def train(
     **Arguments:** `out`: the folder; `seeds`: replicas, trained side by side in one program;
     `evaluations`: so many times the Student is evaluated and a snapshot kept on the way;
     `checkpoint_seconds` between checkpoints; `num_draws` of the final draw statistics (None: the
-    paper's 100,000, for real vectors 10,000);
-    `should_stop` is asked after each chunk: True ends with everything written; `summary`:
+    paper's 100,000, for real vectors 10,000, where the reward is computed outside JAX 2,000);
+    `should_stop` is asked after each chunk, and where rewards are computed outside JAX before
+    each step: True ends with everything written; `summary`:
     labels for the report; `progress`: show a bar on stderr, or where that is no terminal a line
     every ten seconds.
 
     **Errors:** `RunError` if the folder cannot be used: it holds another run, is damaged, or
-    another process is training in it; `FloatingPointError` at a non-finite reward or loss,
-    with the checkpoints before it kept.
+    another process is training in it; or if a reward function outside JAX cannot be used.
+    `FloatingPointError` at a non-finite reward or loss. The checkpoints before it are kept.
     """
     path = Path(out)
     seeds = _check_seeds(seeds)
@@ -205,7 +221,7 @@ def train(
     if num_draws is not None and num_draws < 2:
         raise ValueError(f"num_draws must be >= 2, got {num_draws}.")
     wanted = to_json(experiment)
-    with _lock(path):
+    with _lock(path), _host_rewards(experiment):
         run = _open(path, experiment, seeds, wanted, summary or {})
         if _complete(run):
             return run
@@ -367,7 +383,7 @@ def _difference(
     # Read and written anew, so that files of older versions compare equal to today's.
     with contextlib.suppress(ValueError, RecursionError):
         stored = to_json(from_json(stored))
-    have, want = _flat(stored), _flat(wanted)
+    have, want = (_what_is_trained(configuration) for configuration in (stored, wanted))
     differing = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
     if differing:
         # What the user said explains more than where in the experiment it ended up.
@@ -379,6 +395,17 @@ def _difference(
     shown = [f"{name} is {there} there, {here} here" for name, (there, here) in found.items()]
     more = len(shown) - _MAX_DIFFERENCES
     return "; ".join(shown[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _what_is_trained(configuration: Any) -> dict[str, Any]:
+    """The values of an experiment's configuration but those that say how a reward outside JAX is
+    called.
+    """
+    flat = _flat(configuration)
+    if flat.get("target.type") == "targets.HostReward":
+        for name in HostReward.execution:
+            flat.pop(f"target.{name}", None)
+    return flat
 
 
 def _said_differently(
@@ -410,8 +437,11 @@ def _option(options: Mapping[str, Any], name: str) -> str:
 def _probe(experiment: Experiment, seeds: Sequence[int]) -> dict[str, Any]:
     """What tells whether the user's own functions, which are stored by their names, are still the
     same: log R of objects that are spread out, and where all objects can be listed log Z and
-    checksums of log R over groups of them (`_checksums`).
+    checksums of log R over groups of them (`_checksums`). Of a function outside JAX, which may
+    take long, its version.
     """
+    if isinstance(experiment.target, HostReward):
+        return {"version": experiment.target.version}
     x = _spread_out(experiment, seeds)
     log_reward = np.asarray(jax.vmap(experiment.target.log_reward)(x))
     return {
@@ -470,6 +500,8 @@ def _differing_reward(probe: Any, experiment: Experiment) -> str:
     """Where log R is not what it was when the run was made; empty where it is."""
     if probe is None:
         return ""
+    if isinstance(experiment.target, HostReward):
+        return _differing_version(probe, experiment.target)
     env = experiment.environment
     like, structure = jax.tree.flatten(jax.eval_shape(lambda: env.sample_of(env.initial_state())))
     try:
@@ -492,6 +524,13 @@ def _differing_reward(probe: Any, experiment: Experiment) -> str:
         x = [np.asarray(leaf[at]).tolist() for leaf in leaves]
         return f"log R of {x[0] if len(x) == 1 else x} is {then[at]:.6g} there, {now[at]:.6g} here"
     return _differing_checksums(probe.get("log_z"), sums, norms, experiment) if sums.size else ""
+
+
+def _differing_version(probe: Any, target: HostReward) -> str:
+    then = probe.get("version") if isinstance(probe, dict) else None
+    if then == target.version:
+        return ""
+    return "the program of its reward function, or its cache_key, is another than there"
 
 
 def _differing_checksums(
@@ -546,6 +585,15 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         facts["num_steps"] = env.num_steps
         if isinstance(env, Diffusion):
             facts["sigma"] = env.process.sigma
+    if isinstance(env, Strings):
+        blocks = getattr(target, "blocks", None)
+        facts |= {
+            "space": "strings",
+            "alphabet": getattr(target, "alphabet", None),
+            "length": env.length,
+            "blocks": None if blocks is None else list(blocks.smiles),
+            "grows_in_front": env.grows_in_front,
+        }
     return facts
 
 
@@ -590,34 +638,51 @@ def _loop(
     marks = (
         {round(total * (i + 1) / evaluations) for i in range(evaluations)} if evaluations else set()
     )
-    with _run_errors():
-        log = MetricsLog(path / "metrics.jsonl", step=step)
     snapshots = _snapshots(run) if evaluations else None
     saved_at = time.monotonic()
     stopped = False
-    with contextlib.closing(log):
+    with contextlib.ExitStack() as files:
+        with _run_errors():
+            log = MetricsLog(path / "metrics.jsonl", step=step)
+            files.callback(log.close)
+            ledger = _ledger(run, step)
+            if ledger is not None:
+                files.callback(ledger.close)
         if step < total:
             bar.phase("compiling")
         if step == 0 and evaluations:
-            bar.judged(_evaluate_on_the_way(run, state, log, snapshots))
+            bar.judged(_evaluate_on_the_way(run, state, log, snapshots, ledger))
         while step < total and not stopped:
             # Chunks end at multiples of `capacity` and at evaluations, wherever they began:
             # a resumed run writes the rows it would have written.
             end = min([(step // capacity + 1) * capacity, total, *(m for m in marks if m > step)])
             began = time.monotonic()
-            state, info = _train.train_chunk(experiment, state, end - step, capacity=capacity)
+            if ledger is None:
+                state, info = _train.train_chunk(experiment, state, end - step, capacity=capacity)
+                spent = {}
+            else:
+                state, info, spent = _train_on_host(
+                    experiment, state, end - step, capacity, ledger, bar, should_stop
+                )
             trouble = int(jnp.max(state.seeds.trouble))
             if trouble:
                 raise FloatingPointError(
                     f"{_train.trouble_message(trouble)} (step {int(state.step)}). What was "
                     f"written to {path} is kept."
                 )
-            row = _train_row(experiment, info, end, end - step, time.monotonic() - began)
+            if int(state.step) < end:
+                # Stopped within a chunk, whose row and checkpoint would be none of this run's: a
+                # resumed run makes its steps again, with rewards from the cache.
+                return state, True
+            seconds = time.monotonic() - began
+            costs = _costs(experiment, end, ledger)
+            row = _train_row(experiment, info, end, end - step, seconds, costs)
+            row["time"] |= spent
             log.write(row)
             bar.update(row)
             step = end
             if step in marks:
-                bar.judged(_evaluate_on_the_way(run, state, log, snapshots))
+                bar.judged(_evaluate_on_the_way(run, state, log, snapshots, ledger))
             stopped = should_stop()
             if stopped or step == total or time.monotonic() - saved_at > checkpoint_seconds:
                 checkpoint.save_state(path / "checkpoints", state)
@@ -625,8 +690,57 @@ def _loop(
     return state, stopped and step < total
 
 
+def _ledger(run: Run, step: int) -> RewardLedger | None:
+    """What counts the objects whose rewards are computed outside JAX, if they are."""
+    if not isinstance(run.experiment.target, HostReward):
+        return None
+    return RewardLedger(run.path, run.seeds, step=step)
+
+
+def _train_on_host(
+    experiment: Experiment,
+    state: TrainState,
+    num_steps: int,
+    capacity: int,
+    ledger: RewardLedger,
+    bar: ProgressBar,
+    should_stop: Callable[[], bool],
+) -> tuple[TrainState, StepInfo, dict[str, int]]:
+    """A chunk whose rewards are computed outside JAX; and how many of them were."""
+    target = experiment.target
+    assert isinstance(target, HostReward)
+    before = dataclasses.replace(target.counters)
+
+    def observe(step: int, positions: Sequence[int], rewards: HostRewards) -> None:
+        ledger.note(step, positions, rewards.keys, rewards.objects, rewards.failures)
+        bar.advance(step)
+
+    state, info = _train.host_chunk(
+        experiment, state, num_steps, capacity=capacity, observe=observe, should_stop=should_stop
+    )
+    spent = {
+        name: getattr(target.counters, name) - getattr(before, name)
+        for name in ("evaluations", "cache_hits")
+    }
+    return state, info, spent
+
+
+def _costs(experiment: Experiment, step: int, ledger: RewardLedger | None) -> dict[str, Any]:
+    """Rewards that training has asked for: all of them, or where they are computed outside JAX of
+    different objects, per seed, and how many of these were set aside.
+    """
+    if ledger is None:
+        return {"reward_calls": experiment.reward_calls(step)}
+    return {"reward_calls": ledger.reward_calls, "failures": ledger.failures}
+
+
 def _train_row(
-    experiment: Experiment, info: StepInfo, step: int, count: int, seconds: float
+    experiment: Experiment,
+    info: StepInfo,
+    step: int,
+    count: int,
+    seconds: float,
+    costs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One row of the record: means over the chunk, and values at its end, per seed."""
 
@@ -639,7 +753,7 @@ def _train_row(
     return {
         "kind": "train",
         "step": step,
-        "reward_calls": experiment.reward_calls(step),
+        **costs,
         "student_batches": experiment.student_batches(step),
         "loss": mean(info.loss),
         "teacher_loss": mean(info.teacher_loss),
@@ -648,15 +762,22 @@ def _train_row(
         "teacher_log_z": last(info.teacher_log_z),
         "modes_found": last(info.modes_found),
         "modes_found_student": last(info.modes_found_student),
+        "distinct": last(info.distinct),
         "mean_length": mean(info.mean_length),
         "time": {"seconds": seconds, "steps_per_second": count / seconds},
     }
 
 
-def _snapshots(run: Run) -> ExactSnapshots | DrawnSnapshots | None:
-    """What keeps pictures of the laws of a run; None where there is nothing to draw."""
+def _snapshots(run: Run) -> ExactSnapshots | DrawnSnapshots | DrawnProfiles | None:
+    """What keeps pictures of the laws of a run; None where there is nothing to draw, or where that
+    would ask for many rewards that are computed outside JAX.
+    """
     env, target = run.experiment.environment, run.experiment.target
     folder = run.path / "snapshots"
+    if isinstance(env, Strings) and exact.refusal(env, target) is not None:
+        return DrawnProfiles(folder, env, run.seeds[0])
+    if isinstance(target, HostReward):
+        return None
     if isinstance(env, EnumerableEnvironment) and exact.refusal(env) is None:
         return ExactSnapshots(folder, env, target)
     if is_vector(env):
@@ -669,7 +790,8 @@ def _evaluate_on_the_way(
     run: Run,
     state: TrainState,
     log: MetricsLog,
-    snapshots: ExactSnapshots | DrawnSnapshots | None,
+    snapshots: ExactSnapshots | DrawnSnapshots | DrawnProfiles | None,
+    ledger: RewardLedger | None,
 ) -> dict[str, Any]:
     """Write an "evaluation" row, and for the first seed a snapshot of the laws.
 
@@ -677,13 +799,14 @@ def _evaluate_on_the_way(
     """
     experiment, step = run.experiment, int(state.step)
     target = experiment.target
-    exactly = exact.refusal(experiment.environment) is None
+    exactly = exact.refusal(experiment.environment, target) is None
+    few = _FEW_HOST_DRAWS if isinstance(target, HostReward) else _FEW_DRAWS
     verdicts, laws = [], {}
     for i in range(state.num_seeds):
         student, teacher = state.student(i), state.teacher(i)
         if not exactly:
             verdict = evaluate_by_samples(
-                student, target, experiment.objective, n=_FEW_DRAWS, distances=False
+                student, target, experiment.objective, n=few, distances=False
             )
             if teacher is not None:
                 verdict["teacher_mode_mass"] = _mode_mass(teacher, target)
@@ -700,7 +823,7 @@ def _evaluate_on_the_way(
     row = {
         "kind": "evaluation",
         "step": step,
-        "reward_calls": experiment.reward_calls(step),
+        **_costs(experiment, step, ledger),
         "exact": exactly,
     }
     row |= _over_seeds(verdicts)
@@ -734,6 +857,8 @@ def _mode_mass(sampler: Sampler, target: Target) -> float | None:
 
 
 def _default_draws(experiment: Experiment) -> int:
+    if isinstance(experiment.target, HostReward):
+        return 2_000
     return 10_000 if is_vector(experiment.environment) else 100_000
 
 
@@ -742,7 +867,7 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
     num_draws = _default_draws(experiment) if num_draws is None else num_draws
     step = int(state.step)
     seconds = sum(row["time"]["seconds"] for row in _read_record(path) if row["kind"] == "train")
-    reason = exact.refusal(experiment.environment)
+    reason = exact.refusal(experiment.environment, experiment.target)
     verdicts = []
     target, objective = experiment.target, experiment.objective
     for i, seed in enumerate(seeds):
@@ -776,7 +901,8 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
     result |= {
         "modes_found": _counts(state.seeds.modes_found, len(seeds)),
         "modes_found_student": _counts(state.seeds.modes_found_student, len(seeds)),
-        "reward_calls": [experiment.reward_calls(step)] * len(seeds),
+        "distinct": _distinct(state, len(seeds)),
+        "reward_calls": _asked(run, step),
         "gradient_steps": [step] * len(seeds),
         "training_seconds": seconds,
         "versions": {
@@ -788,6 +914,14 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
         },
     }
     return finite_or_none(result)
+
+
+def _asked(run: Run, step: int) -> list[int]:
+    """Rewards that training has asked for, per seed: `_costs`, from what the run has written."""
+    if not isinstance(run.experiment.target, HostReward):
+        return [run.experiment.reward_calls(step)] * len(run.seeds)
+    with _run_errors():
+        return reward_calls(run.path, run.seeds, step=step)
 
 
 def _perfect_modes(experiment: Experiment, n: int) -> dict[str, Any]:
@@ -816,8 +950,8 @@ def _perfect_modes(experiment: Experiment, n: int) -> dict[str, Any]:
 
 
 def _keep_verdict(run: Run, state: TrainState, verdict: Mapping[str, Any]) -> None:
-    """Write `evaluation.json` and, for draws that are real vectors, `diagnostics.npz`, unless
-    training has gone on and written later ones.
+    """Write `evaluation.json`; for draws that are real vectors `diagnostics.npz`, for strings
+    `found.json` and `best.csv`; unless training has gone on and written later ones.
     """
     with contextlib.suppress(RunError, TypeError):
         if run.verdict().get("step", 0) > verdict["step"]:
@@ -832,7 +966,17 @@ def _keep_verdict(run: Run, state: TrainState, verdict: Mapping[str, Any]) -> No
             n=verdict["num_draws"],
         )
         save_npz(run.path / "diagnostics.npz", step=np.asarray(verdict["step"]), **found)
+    best = find(state.student(), run.experiment.target, seed=run.seeds[0], n=verdict["num_scored"])
+    if best is not None:
+        _write_json(run.path / "found.json", best | {"step": verdict["step"]})
+        with write_whole(run.path / "best.csv") as file:
+            file.write(as_csv(best).encode())
     _write_json(run.path / "evaluation.json", verdict)
+
+
+def _distinct(state: TrainState, num_seeds: int) -> list[int] | list[None]:
+    seen = state.seeds.seen
+    return [None] * num_seeds if seen is None else np.asarray(seen.count).tolist()
 
 
 def _counts(found: Any, num_seeds: int) -> list[int] | list[None]:
@@ -851,6 +995,25 @@ def _restore(path: Path, like: TrainState) -> TrainState | None:
 def _read_record(path: Path) -> list[dict[str, Any]]:
     with _run_errors():
         return list(read_metrics(path / "metrics.jsonl"))
+
+
+@contextlib.contextmanager
+def _host_rewards(experiment: Experiment) -> Iterator[None]:
+    """A reward function outside JAX that cannot be used is an error of the run; afterwards its
+    workers end.
+    """
+    target = experiment.target
+    if not isinstance(target, HostReward):
+        yield
+        return
+    try:
+        yield
+    except (HostError, jax.errors.JaxRuntimeError) as error:  # the latter from compiled programs
+        if isinstance(error, HostError) or target.error is not None:
+            raise RunError(str(target.error or error)) from error
+        raise
+    finally:
+        target.close()
 
 
 @contextlib.contextmanager

@@ -1,15 +1,17 @@
 """Draws from a trained run, streamed to a file in constant memory."""
 
 import contextlib
+import csv
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from ._found import string_columns
 from ._sampler import Sampler
 from ._snapshots import is_vector
 from ._types import Target
@@ -32,7 +34,9 @@ def write_samples(
     """Draw `n` objects, shared evenly among the samplers of several seeds, into a file.
 
     **Arguments:** `path`: ends in .npz (arrays `x`, `log_reward`, `log_pf`, `log_pb`, `seed`)
-    or .csv (the same columns, x as x0, x1, ...); `samplers`: by training seed; `key_seed`:
+    or .csv (the same columns, x as x0, x1, ...; of strings with an alphabet x is the `string`, with
+    the `smiles` of molecules if RDKit is there, the `value` if the target has one, and the
+    sampler's `log_prob` of the string); `samplers`: by training seed; `key_seed`:
     the same one gives the same draws.
 
     The log importance weight of a draw is `log_reward + log_pb - log_pf`.
@@ -50,7 +54,10 @@ def write_samples(
     # Written beside the destination and renamed: no half file under the name asked for.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".didact-") as folder:
         aside = Path(folder) / path.name
-        (_write_npz if path.suffix == ".npz" else _write_csv)(aside, batches, n, on_progress)
+        if path.suffix == ".npz":
+            _write_npz(aside, batches, n, on_progress)
+        else:
+            _write_csv(aside, batches, samplers, target, on_progress)
         aside.replace(path)
     return path
 
@@ -64,8 +71,9 @@ def draw_batches(
     # Real states never coincide, so all those of a batch are scored: fewer at a time.
     size = _VECTOR_BATCH if is_vector(sampler.environment) else _BATCH
     for start in range(0, n, size):
-        drawn = empirical.draw(sampler, target, jax.random.fold_in(key, start), size)
         count = min(size, n - start)
+        # Programs are of whole batches; rewards are asked for no more draws than are wanted.
+        drawn = empirical.draw(sampler, target, jax.random.fold_in(key, start), size, count)
         yield jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], drawn)
 
 
@@ -117,20 +125,24 @@ def _write_npz(
 def _write_csv(
     path: Path,
     batches: Iterator[dict[str, np.ndarray]],
-    n: int,
+    samplers: Mapping[int, Sampler],
+    target: Target,
     on_progress: Callable[[int], None],
 ) -> None:
     done = 0
-    with path.open("w", encoding="ascii") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
         for batch in batches:
-            x = batch["x"].reshape(len(batch["seed"]), -1)
+            sampler = samplers[int(batch["seed"][0])]
+            about = string_columns(sampler, target, batch["x"])
+            if about is None:
+                x = batch["x"].reshape(len(batch["seed"]), -1)
+                about = {f"x{i}": column.tolist() for i, column in enumerate(x.T)}
+            # tolist() gives Python numbers, whose text round-trips.
+            columns = about | {name: batch[name].tolist() for name in COLUMNS[1:]}
             if done == 0:
-                names = [f"x{i}" for i in range(x.shape[1])]
-                file.write(",".join([*names, *COLUMNS[1:]]) + "\n")
-            columns = [*x.T, *(batch[name] for name in COLUMNS[1:])]
-            # tolist() gives Python numbers, whose repr round-trips.
-            rows = zip(*(column.tolist() for column in columns), strict=True)
-            file.writelines(",".join(map(repr, row)) + "\n" for row in rows)
+                writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
             done += len(batch["seed"])
             on_progress(done)
 

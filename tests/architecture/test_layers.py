@@ -16,16 +16,25 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli/", "bench", "_fit/", "presets/"),
     (
         *("testing", "run", "samples", "checkpoint", "_train", "_experiment", "logging", "report/"),
-        *("_diagnostics", "_snapshots", "_density"),
+        *("_diagnostics", "_found", "_snapshots", "_density"),
     ),
     ("behaviours/", "metrics/"),
     (
-        *("_sampler", "environments/", "targets/", "networks/", "replay", "_host/", "datasets/"),
+        *(
+            "_sampler",
+            "environments/",
+            "targets/",
+            "networks/",
+            "replay",
+            "_seen",
+            "_host/",
+            "datasets/",
+        ),
         "chem",
     ),
     (
         *("objectives/", "teacher", "_kernels", "_constraints", "_types", "_config", "_checks"),
-        *("_files",),
+        *("_files", "_blocks"),
     ),
 )
 

@@ -14,6 +14,7 @@ from didact.behaviours import (
     FromReplay,
     FromSamples,
     FromTeacher,
+    LocalSearch,
     OnPolicy,
 )
 from didact.environments import (
@@ -142,6 +143,8 @@ DISCRETE_BEHAVIOURS = {
     "from-teacher": FromTeacher(epsilon=0.1),
     "from-replay": FromReplay(),
     "collect": Collect(FromTeacher()),
+    "local-search": LocalSearch(OnPolicy(), depth=2, rounds=3),
+    "local-search-greedy": LocalSearch(FromReplay(), depth=4, rounds=1, greedy=True),
     "cycle": Cycle((OnPolicy(), FromReplay(), FromTeacher(), FromReplay())),
 }
 """Those that serve any environment."""

@@ -17,6 +17,7 @@ from didact.behaviours import (
     FromReplay,
     FromSamples,
     FromTeacher,
+    LocalSearch,
     OnPolicy,
     Turn,
 )
@@ -49,8 +50,8 @@ def all_agents(sharpness: float = 8.0) -> Agents:
     def make(key):
         student, teacher, content = jax.random.split(key, 3)
         x = jax.random.randint(content, (9, 2), 0, 6)
-        reward = jax.random.normal(content, (9,))
-        buffer = replay.add(replay.empty(jax.eval_shape(lambda: x[0]), 12), x, reward, reward)
+        reward, priority = jax.vmap(TARGET.log_reward)(x), jax.random.normal(content, (9,))
+        buffer = replay.add(replay.empty(jax.eval_shape(lambda: x[0]), 12), x, reward, priority)
         return Agents(
             TARGET,
             network_sampler(ENV, student, sharpness=sharpness),
@@ -173,6 +174,12 @@ def test_a_proposal_says_where_it_comes_from(behaviour, key):
         assert proposal.by_student == (turn.source == "student")
         assert proposal.fresh == (turn.source != "replay") == (turn.reward_calls > 0)
         assert proposal.collect == turn.collects
+        # Who knows the rewards of new objects has asked the target.
+        if proposal.known and proposal.fresh:
+            x = jax.vmap(env.sample_of)(proposal.trajectory.terminal)
+            wanted = jax.vmap(of_seed.target.log_reward)(x)
+            np.testing.assert_allclose(proposal.log_reward, wanted, rtol=1e-6)
+        assert proposal.known or proposal.fresh
         assert not (turn.on_policy and turn.source != "student")
         assert np.all(np.asarray(proposal.weight) == 1)
         assert proposal.trajectory.mask.shape == (BATCH, env.num_steps)
@@ -198,6 +205,7 @@ def test_what_each_turn_costs_and_promises():
     assert MALA(own, 10, 5).turns == (Turn("search", 13),)
     assert MALA(FromReplay(), 10, 5).turns == (Turn("search", 12),)
     assert Collect(MALA(FromReplay())).turns == (Turn("search", 202, collects=True),)
+    assert LocalSearch(own).turns == LocalSearch(FromReplay()).turns == (Turn("search"),)
 
 
 def test_exploration_is_annealed_to_none():

@@ -20,13 +20,14 @@ from didact import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-LONG = ("README.md", "getting-started.md", "fit.md")
+LONG = ("README.md", "getting-started.md", "fit.md", "strings.md")
 
 PYTHON, COMMANDS = {"python"}, {"bash", "console"}
 SHOWN = {"text", "json"}  # not run
 FEWER = {
     r"\bsteps=[\d_]{3,}\b": "steps=40",
     r"--steps [\d_]{3,}\b": "--steps 40",
+    r"--rounds [\d_]{3,}\b": "--rounds 4",
     r"\bnum_draws=[\d_]{3,}\b": "num_draws=200",
     r"^((?:\$ )?didact (?:train|evaluate) (?!.*--draws).*[^\\])$": r"\1 --draws 200",
     r"(didact sample .*-n )\d+\b": r"\g<1>200",

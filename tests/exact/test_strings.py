@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from didact.environments import Autoregressive, PrependAppend, StringState
+from didact.environments import Autoregressive, Hypergrid, PrependAppend, StringState
 from didact.metrics import exact
 from didact.targets import FromFunction
 
@@ -141,3 +141,20 @@ def test_too_many_strings_have_no_numbers_but_can_be_built():
     assert state.symbols[0] == 5
     with pytest.raises(ValueError, match="2\\^31"):
         env.index_of(state)
+
+
+@pytest.mark.parametrize("size", [(1, 3), (2, 4), (4, 2), (3, 1)], ids=str)
+@pytest.mark.parametrize("kind", [PrependAppend, Autoregressive])
+def test_the_probability_of_a_string_is_that_of_its_substrings(kind, size):
+    """Against the law of all terminal states; strings with repeated symbols among them."""
+    env = kind(*size)
+    sampler = network_sampler(env, jax.random.key(4))
+    law = exact.terminal_law(env, exact.policy_table(sampler))
+    found = exact.string_log_prob(sampler, jnp.asarray(exact.terminal_samples(env)))
+    np.testing.assert_allclose(found, np.log(law), atol=2e-5)
+
+
+def test_only_strings_have_substrings():
+    sampler = network_sampler(Hypergrid(2, 4), jax.random.key(4))
+    with pytest.raises(ValueError, match="Hypergrid is no environment of strings"):
+        exact.string_log_prob(sampler, jnp.zeros((1, 2), jnp.int32))

@@ -182,5 +182,5 @@ def test_what_a_configuration_cannot_hold(value: Any) -> None:
 def test_tree_of_plain_objects() -> None:
     assert to_json(TB()) == {
         "type": "objectives.TB",
-        "regression": {"type": "objectives.Squared", "scale": 1.0},
+        "regression": {"type": "objectives.Squared", "scale": 1.0, "cap": None},
     }

@@ -114,7 +114,15 @@ def test_compare_equal_laws() -> None:
     p = np.array([0.7, 0.2, 0.1])
     verdict = exact.compare(p, truth(p, [0, -1, -1]))
     assert verdict == pytest.approx(
-        {"tv": 0, "kl": 0, "jsd": 0, "mode_mass": 0.7, "mode_mass_recall": 1, "modes_held": 1},
+        {
+            "tv": 0,
+            "kl": 0,
+            "jsd": 0,
+            "spearman": 1,
+            "mode_mass": 0.7,
+            "mode_mass_recall": 1,
+            "modes_held": 1,
+        },
         abs=1e-12,
     )
 

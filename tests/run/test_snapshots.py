@@ -1,7 +1,8 @@
-"""Pictures of laws over vectors: where they look, and what their cells hold."""
+"""Pictures of laws over vectors and strings: where they look, and what their cells hold."""
 
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,19 @@ import pytest
 from jaxtyping import Array
 
 from didact._diagnostics import diagnose
-from didact._snapshots import CELLS, DrawnSnapshots, View, interesting_pairs
-from didact.environments import Diffusion
+from didact._sampler import Sampler
+from didact._snapshots import (
+    CELLS,
+    DrawnProfiles,
+    DrawnSnapshots,
+    ExactSnapshots,
+    View,
+    interesting_pairs,
+    profile,
+)
+from didact.environments import Autoregressive, Diffusion, PrependAppend
+from didact.metrics import exact
+from didact.networks import MLPConfig
 from didact.targets import FromFunction, ManyWell
 
 from .._diffusion import diffusion_sampler
@@ -134,3 +146,50 @@ def test_diagnostics_keep_the_coordinates_of_the_pictures() -> None:
     assert np.mean(np.abs(np.abs(found["x"]) - 1.7) < 0.8) < 0.7
     # The bounds hold on average: backward weights lie above log Z, forward ones below.
     assert found["log_weight"].mean() < target.log_z < found["backward_log_weight"].mean()
+
+
+def letter_counts(x: Array) -> Array:
+    """Twos are liked, most of all in the first place."""
+    return jnp.sum(x == 2) + 3.0 * (x[0] == 2)
+
+
+def test_profile_is_the_share_of_each_symbol_in_each_place() -> None:
+    x = np.array([[0, 2], [1, 2], [1, 0]])
+    np.testing.assert_allclose(profile(x, 3), [[1 / 3, 1 / 3], [2 / 3, 0], [0, 2 / 3]], rtol=1e-6)
+    weighted = profile(x, 4, np.array([0.5, 0.25, 0.25]))
+    np.testing.assert_array_equal(weighted, [[0.5, 0.25], [0.5, 0], [0, 0.75], [0, 0]])
+
+
+def test_strings_have_profiles_of_their_exact_laws(tmp_path: Path) -> None:
+    """The target's places are independent, so that its profile can be written down."""
+    env = PrependAppend(3, 2)
+    snapshots = ExactSnapshots(tmp_path / "s", env, FromFunction(letter_counts))
+    first = exact.terminal_samples(env)[:, 0] == 2
+    law = np.where(first, 1 / 3, 0.0)
+    snapshots.save(5, {"student": law})
+    target, student = (
+        loaded(tmp_path / "s" / "target.npz"),
+        loaded(tmp_path / "s" / "000000005.npz"),
+    )
+    weight = np.exp([[0.0, 0.0], [0.0, 0.0], [4.0, 1.0]])
+    np.testing.assert_allclose(target["target"], weight / weight.sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(student["student"], [[0, 1 / 3], [0, 1 / 3], [1, 1 / 3]], rtol=1e-6)
+    assert set(target) == {"format_version", "target"}
+    assert student["step"] == 5
+
+
+def test_profiles_of_draws_need_no_rewards(tmp_path: Path) -> None:
+    """An untrained policy that appends is uniform in each place; the target stays unknown."""
+    env = Autoregressive(4, 3)
+    policy = MLPConfig(4, 1).build(env, flow_head=False, backward_head=False, key=jax.random.key(0))
+    policy = jax.tree.map(lambda leaf: 0 * leaf if eqx.is_array(leaf) else leaf, policy)
+    sampler = Sampler(env, policy, jnp.zeros(()))
+    snapshots = DrawnProfiles(tmp_path / "s", env, seed=1)
+    snapshots.save(3, sampler, None)
+    assert [file.name for file in (tmp_path / "s").iterdir()] == ["000000003.npz"]
+    found = loaded(tmp_path / "s" / "000000003.npz")
+    assert "teacher" not in found
+    assert found["student"].shape == (4, 3)
+    # Six standard errors of 4,096 draws.
+    np.testing.assert_allclose(found["student"], 0.25, atol=6 * np.sqrt(0.25 * 0.75 / 4096))
+    np.testing.assert_allclose(found["student"].sum(axis=0), 1, rtol=1e-5)

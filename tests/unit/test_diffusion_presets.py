@@ -11,13 +11,13 @@ from didact._experiment import Experiment
 from didact.behaviours import MALA, Collect, Cycle, FromReplay, FromSamples, FromTeacher, OnPolicy
 from didact.environments import Brownian, Diffusion, VariancePreserving
 from didact.networks import DiffusionMLPConfig
-from didact.objectives import MLE, TB, ReverseKL, Squared, VarGrad
+from didact.objectives import MLE, TB, Huber, ReverseKL, Squared, VarGrad
 from didact.presets import (
     DIFFUSION_PRESETS,
     DIFFUSION_TASKS,
-    OWN_NETWORK,
     SIZES,
     diffusion,
+    own_network,
     shortening,
 )
 from didact.replay import RankDraw
@@ -170,17 +170,35 @@ def test_the_budget(name, size):
 
 
 def test_our_own_differs_in_what_it_says():
-    """Steps that shorten, a learned variance, waves, and replay by importance weights."""
+    """Steps that shorten, a learned variance, waves, local search, replay by importance weights."""
     own = preset("didact", size="cpu")
     assert own.environment.times == shortening(50)
     assert own.environment.drift == "noise"
     assert own.environment.log_variance_range == 4.0
-    assert own.network == OWN_NETWORK
+    assert own.network == own.teacher_network == own_network(GMM25())
     assert own.replay is not None
     assert (own.replay.priority, own.replay.target_ess) == ("weight", 0.3)
-    assert own.behaviour.pattern == ("student", "replay", "teacher", "replay")
+    assert own.behaviour.pattern == ("student", "search", "replay", "replay", "teacher", "replay")
+    assert own.objective == TB(Huber(10.0))
+    assert own.initial_log_z is None
+    assert own.log_z_from_student
     assert own.teacher_reward == preset("teacher").teacher_reward
-    assert own.reward_calls(4_000) == 4_000 * 100 // 2
+    # A chain of 16 steps costs 18 evaluations.
+    assert own.reward_calls(6) == 100 * (1 + 18 + 1)
+
+
+def test_our_own_network_has_fewer_waves_where_there_are_more_dimensions():
+    shapes = {dim: own_network(targets.ManyWell(dim)) for dim in (2, 8, 32, 128)}
+    assert {dim: (s.width, s.waves) for dim, s in shapes.items()} == {
+        2: (128, 8),
+        8: (128, 8),
+        32: (256, 2),
+        128: (256, 1),
+    }
+    many = diffusion(targets.ManyWell(32), "didact")
+    assert many.network == shapes[32]
+    assert many.teacher_network is not None
+    assert many.teacher_network.width == 128
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 50])

@@ -21,8 +21,8 @@ from didact._train import (
     train_chunk,
 )
 from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
-from didact.environments import Hypergrid
-from didact.networks import MLPConfig
+from didact.environments import Brownian, Diffusion, Hypergrid
+from didact.networks import DiffusionMLPConfig, MLPConfig
 from didact.objectives import DB, TB, SubTB, VarGrad
 from didact.replay import ReplayConfig
 from didact.targets import DeceptiveGrid, FromFunction
@@ -62,7 +62,7 @@ def advance(setting: Experiment, state):
     proposal = ask(setting, state)
     x = objects(setting, proposal)
     reward = jax.vmap(jax.vmap(setting.target.log_reward))(x)
-    log_reward = jnp.where(proposal.fresh[:, None], reward, proposal.log_reward)
+    log_reward = jnp.where(proposal.known[:, None], proposal.log_reward, reward)
     return proposal, x, log_reward, *tell(setting, state, proposal, log_reward)
 
 
@@ -336,3 +336,47 @@ def test_training_converges_to_the_target(objective):
         np.testing.assert_allclose(student.log_z, TARGET.log_z, atol=0.05)
     if objective.needs_flow:
         np.testing.assert_allclose(student.log_flow(ENV.initial_state()), TARGET.log_z, atol=0.05)
+
+
+def test_log_z_may_begin_with_an_estimate_from_the_first_batch():
+    """Where the target is the reference process times e^c, every weight is e^c."""
+    c, eta, sigma = 40.0, 1e-3, 1.5
+
+    def log_reward(x):
+        return c + jnp.sum(jax.scipy.stats.norm.logpdf(x, scale=sigma))
+
+    setting = Experiment(
+        environment=Diffusion(2, 4, Brownian(sigma)),
+        target=FromFunction(log_reward),
+        behaviour=Cycle((OnPolicy(), FromTeacher())),
+        # The Student's residuals are 0 then, and the Teacher's reward is log(1 + eta) R.
+        teacher_reward=DoubleLog(eta=eta, alpha=1.0, floor=0.0),
+        network=DiffusionMLPConfig(width=4, harmonics=1, depth=1),
+        initial_log_z=None,
+    )
+    seeds = init(setting, SEEDS).seeds
+    np.testing.assert_allclose(seeds.student.sampler.log_z, c, rtol=1e-6)
+    expected = c + np.log(np.log1p(eta))
+    np.testing.assert_allclose(seeds.teacher.sampler.log_z, expected, rtol=1e-6)
+
+
+def test_log_z_may_learn_from_the_students_batches_alone():
+    setting = Experiment(
+        environment=ENV,
+        target=TARGET,
+        behaviour=Cycle((OnPolicy(), FromTeacher())),
+        teacher_reward=DoubleLog(),
+        network=MLPConfig(width=16, depth=1),
+        # With rates of 0 the others keep still; momentum does not carry log Z on.
+        optimiser=OptimiserConfig(learning_rate=0.0, log_z_learning_rate=0.1),
+        log_z_from_student=True,
+        batch_size=8,
+    )
+    _, by_student = step(setting, init(setting, [0]))
+    fresh = init(setting, [0])
+    teachers_turn = eqx.tree_at(lambda s: s.step, fresh, fresh.step + 1)
+    _, by_teacher = step(setting, teachers_turn)
+    assert by_student.log_z is not None
+    assert by_teacher.log_z is not None
+    assert abs(float(by_student.log_z[0])) == pytest.approx(0.1, rel=1e-3)
+    assert float(by_teacher.log_z[0]) == 0.0

@@ -10,6 +10,7 @@ from ._fresh import FromTeacher as FromTeacher
 from ._fresh import OnPolicy as OnPolicy
 from ._from_replay import FromReplay as FromReplay
 from ._from_samples import FromSamples as FromSamples
+from ._local_search import LocalSearch as LocalSearch
 from ._mala import MALA as MALA
 from ._mala import run_mala as run_mala
 
@@ -22,6 +23,7 @@ __all__ = [
     "FromReplay",
     "FromSamples",
     "FromTeacher",
+    "LocalSearch",
     "OnPolicy",
     "Proposal",
     "Turn",

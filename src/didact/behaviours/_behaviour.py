@@ -27,8 +27,8 @@ class Agents(eqx.Module):
 class Proposal(eqx.Module):
     """A batch of trajectories to learn from.
 
-    `fresh`: its objects are new, so their reward must be asked for; otherwise `log_reward`
-    holds what the buffer remembers. `by_student`: drawn by the Student's own policy.
+    `fresh`: its objects are new, not drawn from the buffer. `known`: `log_reward` holds their
+    reward, which otherwise must be asked for. `by_student`: drawn by the Student's own policy.
     `weight` 0 leaves a trajectory out. `collect`: its objects are put into the buffer, and what
     is learned from is a batch of the buffer.
     """
@@ -37,6 +37,7 @@ class Proposal(eqx.Module):
     log_reward: Float[Array, " B"]
     weight: Float[Array, " B"]
     fresh: Bool[Array, ""]
+    known: Bool[Array, ""]
     by_student: Bool[Array, ""]
     collect: Bool[Array, ""]
 
@@ -94,6 +95,7 @@ def propose_backward(
     log_reward: Float[Array, " B"],
     weight: Float[Array, " B"],
     fresh: bool,
+    known: bool,
     axis_name: str | None,
 ) -> Proposal:
     """A proposal of given objects, with trajectories from the Student's P_B."""
@@ -102,6 +104,7 @@ def propose_backward(
         log_reward=log_reward,
         weight=weight,
         fresh=jnp.asarray(fresh),
+        known=jnp.asarray(known),
         by_student=jnp.asarray(False),
         collect=jnp.asarray(False),
     )

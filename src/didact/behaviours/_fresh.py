@@ -98,6 +98,7 @@ def _roll_out(
         log_reward=jnp.zeros(batch_size),
         weight=jnp.ones(batch_size),
         fresh=jnp.asarray(True),
+        known=jnp.asarray(False),
         by_student=jnp.asarray(by_student),
         collect=jnp.asarray(False),
     )

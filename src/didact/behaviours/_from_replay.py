@@ -38,5 +38,6 @@ class FromReplay(Behaviour):
             log_reward=log_reward,
             weight=real.astype(log_reward.dtype),
             fresh=False,
+            known=True,
             axis_name=axis_name,
         )

@@ -43,5 +43,6 @@ class FromSamples(Behaviour):
             log_reward=jnp.zeros_like(ones),
             weight=ones,
             fresh=True,
+            known=False,
             axis_name=axis_name,
         )

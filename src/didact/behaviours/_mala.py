@@ -80,6 +80,7 @@ class MALA(Behaviour):
             log_reward=jnp.zeros(batch_size),
             weight=proposal.weight,
             fresh=True,
+            known=False,
             axis_name=axis_name,
         )
 

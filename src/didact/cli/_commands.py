@@ -4,12 +4,16 @@ import dataclasses
 import inspect
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ._parse import named_function
 from ._process import BadInput, note, one_line, run_error, show, use_compilation_cache
 from ._table import print_verdict, say_reason
+
+if TYPE_CHECKING:
+    from ..run import Run
 
 _Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Run folder.")]
 
@@ -27,6 +31,8 @@ class Sample:
     """Draw from the Student of this training seed only."""
     key: int = 0
     """Seed of the draws: the same gives the same."""
+    reward: str | None = None
+    """module:function of a run with a reward of your own; its module is imported from here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +44,9 @@ class Evaluate:
     """Print one JSON object instead of a table."""
     draws: int | None = None
     """Draws of the statistics that need draws. Default: 100,000 on the grid, 10,000 for a density
-    over vectors."""
+    over vectors, 2,000 for a reward of your own."""
+    reward: str | None = None
+    """module:function of a run with a reward of your own; its module is imported from here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +64,12 @@ class List:
 def sample(options: Sample) -> int:
     """`didact sample`."""
     use_compilation_cache()
-    from ..run import Run
     from ..samples import write_samples
 
     if not 0 <= options.key < 2**31:
         raise BadInput(f"--key must lie in [0, 2^31), got {options.key}.")
     with one_line(run_error(), OSError):
-        run = Run.load(options.run)
+        run = _load(options)
         wanted = run.seeds if options.seed is None else (options.seed,)
         positions = {seed: run.position(seed) for seed in wanted}
         state = run.state()
@@ -78,18 +85,35 @@ def sample(options: Sample) -> int:
 def evaluate(options: Evaluate) -> int:
     """`didact evaluate`."""
     use_compilation_cache()
-    from ..run import Run
-
     if options.draws is not None and options.draws < 2:
         raise BadInput(f"--draws must be at least 2, got {options.draws}.")
     with one_line(run_error(), OSError):
-        verdict = Run.load(options.run).evaluate(num_draws=options.draws)
+        verdict = _load(options).evaluate(num_draws=options.draws)
     say_reason(verdict)
     if options.json:
         show(json.dumps(verdict, allow_nan=False))
     else:
         print_verdict(verdict)
     return 0
+
+
+def _load(options: Sample | Evaluate) -> "Run":
+    """The run of a command, with the function that the user names."""
+    from .._config import ForeignName
+    from ..run import Run, RunError
+
+    given = {}
+    if options.reward is not None:
+        given[options.reward] = named_function("--reward", options.reward)
+    try:
+        return Run.load(options.run, given=given)
+    except RunError as error:
+        if not isinstance(error.__cause__, ForeignName) or given:
+            raise
+        raise BadInput(
+            f"{options.run} has a reward of your own: name it with --reward module:function, as in "
+            "the command that made the run (its config.json has it)."
+        ) from error
 
 
 def report(options: Report) -> int:
@@ -116,6 +140,7 @@ def listing(_: List) -> int:
     for command, described in (
         ("train grid", presets.GRID_PRESETS),
         ("train TASK", presets.DIFFUSION_PRESETS),
+        ("train STRINGS", presets.DISCOVERY_PRESETS),
     ):
         show(f"Presets of `didact {command}`:")
         for name, meaning in described.items():
@@ -125,6 +150,10 @@ def listing(_: List) -> int:
         target = task.target()
         dim = getattr(target, "dim", None)
         show(f"  {name:18} {type(target).__name__} in {dim} dimensions, sigma {task.sigma:.4g}")
+    show("Tasks STRINGS:")
+    for name, task in presets.DISCOVERY_TASKS.items():
+        show(f"  {name:18} {_about(task.target)}")
+    show(f"  {'sequence':18} A reward of your own: --alphabet, --length, --reward")
     for title, module, kind in (
         ("Environments", environments, environments.Environment),
         ("Targets", targets, targets.Target),
@@ -136,7 +165,7 @@ def listing(_: List) -> int:
     return 0
 
 
-def _about(thing: type) -> str:
+def _about(thing: object) -> str:
     """The first line of a docstring, without a parenthesis that goes on in the next."""
     line = (thing.__doc__ or "").strip().splitlines()[0]
     return line.rpartition(" (")[0] if line.count("(") > line.count(")") else line

@@ -1,15 +1,12 @@
 """`didact train --density module:function`: fit a density of the user's own."""
 
 import dataclasses
-import importlib
 import json
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ._parse import parse
+from ._parse import named_function, parse
 from ._process import BadInput, note, one_line, show, stop_signals, use_compilation_cache
 
 
@@ -48,7 +45,7 @@ def train_density(arguments: list[str]) -> int:
         raise BadInput(f"{out} exists and is not empty: choose another folder with --out.")
     if not 0 <= options.seed < 2**31:
         raise BadInput(f"--seed must lie in [0, 2^31), got {options.seed}.")
-    function = _function(options.density)
+    function = named_function("--density", options.density)
     use_compilation_cache()
     import jax
 
@@ -78,23 +75,6 @@ def train_density(arguments: list[str]) -> int:
     note(f"{time.monotonic() - began:.0f} s in all.")
     show(f"Report: {out / 'report.html'}")
     return stop.code
-
-
-def _function(address: str) -> Callable[[Any], Any]:
-    """The function that the user named. Importing it runs their module: they asked for it."""
-    module, _, name = address.partition(":")
-    if not module or not name:
-        raise BadInput(f"--density must be module:function, got {address!r}.")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise BadInput(f"--density {address}: {error}; run it where {module}.py is.") from error
-    finally:
-        sys.path.pop(0)
-    if not callable(found):
-        raise BadInput(f"--density {address}: {module} has no function {name}.")
-    return found
 
 
 def _tell(row: dict[str, Any]) -> None:

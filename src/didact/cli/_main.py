@@ -9,6 +9,7 @@ from typing import Any
 
 from .._version import __version__
 from ._commands import Evaluate, List, Report, Sample, evaluate, listing, report, sample
+from ._data import data
 from ._density import train_density
 from ._parse import parse
 from ._process import BadInput, enough_memory, note, show, termination, warnings
@@ -25,8 +26,12 @@ _USAGE = f"""didact {__version__}: amortized samplers, taught where they are wro
 
   didact train grid      train on the deceptive grid; the same command resumes
   didact train 25gmm     train a diffusion sampler; also 40gmm, manywell-32, funnel, ...
+  didact train qm9       train on strings; also seh, tfbind8, l14-rna1
   didact train --density MODULE:FUNCTION --dim N
                          fit a density of your own, with a verdict
+  didact train sequence --alphabet ACGT --length 12 --reward MODULE:FUNCTION
+                         train on strings with a reward of your own
+  didact data fetch all  get the data of qm9, seh and tfbind8
   didact sample RUN      draw from a trained Student into .npz or .csv
   didact evaluate RUN    verdict on the trained Student
   didact report RUN      write report.html
@@ -73,8 +78,10 @@ def _dispatch(arguments: list[str]) -> int:
         if any(word.partition("=")[0] == "--density" for word in rest):
             return train_density(rest)
         return train(rest)
+    if name == "data":
+        return data(rest)
     if name in _COMMANDS:
         options, command = _COMMANDS[name]
         return command(parse(options, name, rest))
-    names = ", ".join(["train", *_COMMANDS])
+    names = ", ".join(["train", "data", *_COMMANDS])
     raise BadInput(f"unknown command {name!r}; the commands are {names} (didact --help).")

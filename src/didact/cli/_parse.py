@@ -1,8 +1,12 @@
 """Words of a command line to options, and options to words."""
 
 import contextlib
+import importlib
 import io
 import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -39,6 +43,27 @@ def words(options: dict[str, Any]) -> list[str]:
     for name, value in options.items():
         found.append(f"--{name.replace('_', '-')}")
         found += [] if isinstance(value, bool) else [str(value)]
+    return found
+
+
+def named_function(option: str, address: str) -> Callable[..., Any]:
+    """The function that the user named as module:function. Importing it runs their module: they
+    asked for it.
+
+    **Errors:** `BadInput` where there is none.
+    """
+    module, _, name = address.partition(":")
+    if not module or not name:
+        raise BadInput(f"{option} must be module:function, got {address!r}.")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise BadInput(f"{option} {address}: {error}; run it where {module}.py is.") from error
+    finally:
+        sys.path.pop(0)
+    if not callable(found):
+        raise BadInput(f"{option} {address}: {module} has no function {name}.")
     return found
 
 

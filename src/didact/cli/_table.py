@@ -27,6 +27,10 @@ _ROWS: dict[str, tuple[str, Perfect | float | int | str | None]] = {
     "log Z from weighted draws": ("log_z_estimate", _shared("log_z_true")),
     "ELBO, at most log Z": ("elbo", _shared("log_z_true")),
     "EUBO, at least log Z": ("eubo", _shared("log_z_true")),
+    "mean value of draws": ("mean_value", _shared("expected_value")),
+    "  of the best 100": ("top_value", None),
+    "  their mean edit distance": ("top_distance", None),
+    "rank correlation with reward": ("spearman", 1),
     "effective share of draws": ("ess", 1),
     "k-hat of weights": ("k_hat", "< 0.7"),
     "Wasserstein-2 distance": ("w2", _shared("w2_floor")),
@@ -42,6 +46,7 @@ _ROWS: dict[str, tuple[str, Perfect | float | int | str | None]] = {
     "mode-mass recall": ("mode_mass_recall", 1),
     "share of draws in modes": ("mode_mass", _shared("mode_mass_target")),
     "empirical L1": ("empirical_l1", _shared("empirical_l1_floor")),
+    "different objects asked for": ("distinct", None),
 }
 """Metrics by their names, and what a perfect sampler scores."""
 _ONLY_BY_SAMPLES = frozenset(("log_z", "log_z_estimate", "ess", "modes_reached"))

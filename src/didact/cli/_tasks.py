@@ -6,10 +6,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from ._parse import named_function
 from ._process import BadInput
 
 if TYPE_CHECKING:
     from .._experiment import Experiment
+    from .._types import Target
+    from ..presets import DiscoveryTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +171,8 @@ class Diffusion(Training):
     langevin: bool = False
     """Give the network the gradient of log R at every step; each costs a reward call."""
     width: int | None = None
-    """Units of each layer of the network. Default: 256, with the preset didact 128."""
+    """Units of each layer of the network. Default: 256, with the preset didact 128 up to 8
+    dimensions."""
 
     def experiment(self, task: str) -> "Experiment":
         """The paper's, or the same on another target."""
@@ -179,7 +183,7 @@ class Diffusion(Training):
         target = known.target()
         own = self.preset == "didact"
         sigma = known.own if own else known.sigma
-        network = presets.OWN_NETWORK if own else DiffusionMLPConfig()
+        network = presets.own_network(target) if own else DiffusionMLPConfig()
         network = dataclasses.replace(network, langevin=self.langevin)
         if self.width is not None:
             network = dataclasses.replace(network, width=self.width)
@@ -207,6 +211,147 @@ class Diffusion(Training):
         return f"{task}-{self.preset}-{self.size}"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Strings(Training, abc.ABC):
+    """Options of the tasks on strings."""
+
+    preset: str = "teacher-per"
+    """Method: one that `didact list` shows."""
+    rounds: int | None = None
+    """Rounds: each draws one batch of new strings, and with a buffer learns from two. Default: the
+    paper's for the task, or 2,000."""
+    batch_size: int = 32
+    """Strings a batch."""
+    epsilon: float | None = None
+    """Share of uniformly drawn symbols in training, 0 to 1. Default: the paper's for the task, or
+    0.01."""
+    network: Literal["ssr", "mlp"] = "ssr"
+    """The policy: "ssr" scores each child of a string, "mlp" each symbol in front and at the
+    end."""
+    width: int | None = None
+    """Units of each layer of the network. Default: the paper's for the task, or 128."""
+    grow: Literal["both", "end"] = "both"
+    """Where strings grow: at both ends, or at their end alone."""
+    draws: int = 10_000
+    """Draws of the final statistics."""
+
+    def discovery(self, target: "Target", task: "DiscoveryTask | None", **sizes: int) -> Any:
+        """The experiment on a target, with the constants of a task where options leave them."""
+        from .. import presets
+        from ..networks import MLPConfig
+
+        def either(option: Any, name: str, default: Any) -> Any:
+            return option if option is not None else getattr(task, name, default)
+
+        width = either(self.width, "width", 128)
+        return presets.discovery(
+            target,
+            self.preset,
+            rounds=either(self.rounds, "rounds", 2_000),
+            width=width,
+            epsilon=either(self.epsilon, "epsilon", 0.01),
+            batch_size=self.batch_size,
+            steps=self.steps,
+            grow=self.grow,
+            network=MLPConfig(width) if self.network == "mlp" else None,
+            **sizes,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Discovery(Strings):
+    """Train a Student, with or without a Teacher, on strings of molecular blocks or bases.
+
+    The same command again goes on where the run stopped.
+    """
+
+    def experiment(self, task: str) -> "Experiment":
+        """The paper's."""
+        from .. import presets
+
+        known = presets.DISCOVERY_TASKS[task]
+        return self.discovery(known.target(), known)
+
+    def title(self, task: str) -> str:
+        """The task and the method."""
+        return f"{task}, {self.preset}"
+
+    def label(self, task: str) -> str:
+        """Task and preset."""
+        return f"{task}-{self.preset}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sequence(Strings):
+    """Train a Student, with or without a Teacher, on a reward of strings of your own.
+
+    The reward is a Python function: a list of strings in, as many scores out, none negative. Each
+    string is scored once; scores are kept for later runs. The same command again goes on where the
+    run stopped.
+    """
+
+    spelled: ClassVar[tuple[str, ...]] = ("preset", "alphabet", "length", "reward", "beta")
+
+    alphabet: str = ""
+    """The symbols of the strings, as in ACGT."""
+    length: int = 0
+    """Symbols of each string."""
+    reward: str = ""
+    """module:function; its module is imported from here."""
+    beta: float = 1.0
+    """Power of the score to which strings are to be drawn in proportion."""
+    floor: float | None = None
+    """Lower scores count as this one. Default: 1e-6; needed with --returns log_reward."""
+    returns: Literal["score", "log_reward"] = "score"
+    """What the function returns: scores, or logarithms of them."""
+    workers: int = 0
+    """Processes that call the function. Default: it is called in this one, where nothing guards
+    against a function that hangs."""
+    timeout: float | None = None
+    """Most seconds of a call; needs --workers. Default: no limit."""
+    call_size: int = 256
+    """Most strings of a call."""
+    no_cache: bool = False
+    """Do not keep the scores on disk for later runs."""
+    cache_key: str | None = None
+    """Name of the version of the function that kept scores belong to. Default: a digest of its
+    program."""
+    draws: int = 2_000
+    """Draws of the final statistics, each of which is scored."""
+
+    def experiment(self, task: str) -> "Experiment":
+        """The paper's methods on the user's reward."""
+        from ..targets import HostReward
+
+        if len(self.alphabet) < 2:
+            raise BadInput("--alphabet must name the symbols of the strings, as in ACGT.")
+        if self.length < 1:
+            raise BadInput(f"--length must be at least 1, got {self.length}.")
+        if not self.reward:
+            raise BadInput("--reward must be module:function, a function of a list of strings.")
+        target = HostReward(
+            score_fn=named_function("--reward", self.reward),
+            alphabet=self.alphabet,
+            beta=self.beta,
+            floor=self.floor,
+            returns=self.returns,
+            workers=self.workers,
+            timeout=self.timeout,
+            call_size=self.call_size,
+            cache=not self.no_cache,
+            cache_key=self.cache_key,
+        )
+        return self.discovery(target, None, length=self.length)
+
+    def title(self, task: str) -> str:
+        """The reward and the method."""
+        return f"{self.reward} on {self.length} of {self.alphabet}, {self.preset}"
+
+    def label(self, task: str) -> str:
+        """The reward, and the method."""
+        return f"{self.reward.replace(':', '-')}-{self.preset}"
+
+
 def options_of(task: str) -> type[Training]:
     """The options of a task, by its name.
 
@@ -214,15 +359,18 @@ def options_of(task: str) -> type[Training]:
     """
     if task == "grid":
         return Grid
-    from ..presets import (
-        DIFFUSION_TASKS,
-    )  # imports JAX, which `train grid --help` need not wait for
+    if task == "sequence":
+        return Sequence
+    # Imports JAX, which `train grid --help` need not wait for.
+    from ..presets import DIFFUSION_TASKS, DISCOVERY_TASKS
 
     if task in DIFFUSION_TASKS:
         return Diffusion
+    if task in DISCOVERY_TASKS:
+        return Discovery
+    tasks = ", ".join(["grid", *DIFFUSION_TASKS, *DISCOVERY_TASKS, "sequence"])
     raise BadInput(
-        f"unknown task {task!r} to train; the tasks are {', '.join(['grid', *DIFFUSION_TASKS])} "
-        "(as in didact train grid)."
+        f"unknown task {task!r} to train; the tasks are {tasks} (as in didact train grid)."
     )
 
 

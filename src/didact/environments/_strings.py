@@ -32,6 +32,11 @@ class Strings(EnumerableEnvironment):
     length: eqx.AbstractVar[int]
 
     @property
+    def grows_in_front(self) -> bool:
+        """Whether the first `num_symbols` actions prepend a symbol. The last always append one."""
+        return self.num_actions > self.num_symbols
+
+    @property
     def num_steps(self) -> int:
         """One edge a symbol."""
         return self.length

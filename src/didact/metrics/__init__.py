@@ -5,6 +5,7 @@ from . import distances as distances
 from . import empirical as empirical
 from . import exact as exact
 from . import floor as floor
+from . import strings as strings
 from . import weights as weights
 from ._evaluate import draw_statistics as draw_statistics
 from ._evaluate import evaluate_by_samples as evaluate_by_samples
@@ -23,5 +24,6 @@ __all__ = [
     "finite_or_none",
     "floor",
     "learned_log_z",
+    "strings",
     "weights",
 ]

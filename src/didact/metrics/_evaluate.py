@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .._sampler import Sampler
 from .._types import EnumerableEnvironment, Objective, SamplableTarget, Target
-from . import coverage, empirical, exact, weights
+from ..targets import StringTarget
+from ..targets._strings import LEAST_VALUE
+from . import coverage, empirical, exact, strings, weights
 from . import distances as distance
 
 Verdict = dict[str, Any]
@@ -17,6 +19,7 @@ _SCORED_DRAWS = 10_000
 _ASSIGNED_DRAWS = 2_500  # four seconds of exact assignment; its cost grows with the cube
 _LIKELIHOOD_DRAWS = 1_000
 _LISTED_MODES = 1_000
+_TOP = 100
 _EVALUATION = 0x6576616C
 
 
@@ -44,10 +47,15 @@ def evaluate_exactly(
     table = exact.policy_table(sampler)
     visits = exact.reach(env, table)
     law = visits[env.num_internal :]
-    verdict = exact.compare(law, truth) | {
-        "elbo": exact.elbo(env, target, table, visits),
-        "log_z": learned_log_z(sampler, objective),
-    }
+    verdict = (
+        exact.compare(law, truth)
+        | _mean_value(env, target, law)
+        | {
+            "elbo": exact.elbo(env, target, table, visits),
+            "eubo": exact.eubo(env, target, table),
+            "log_z": learned_log_z(sampler, objective),
+        }
+    )
     return verdict | _log_z_error(verdict["log_z"], truth.log_z), law
 
 
@@ -64,7 +72,7 @@ def evaluate_by_samples(
     `sample_statistics` (its distances only if asked for), and None for what needs the whole law.
     """
     log_z = learned_log_z(sampler, objective)
-    unknown = dict.fromkeys(("tv", "kl", "jsd", "mode_mass_recall", "modes_held"))
+    unknown = dict.fromkeys(("tv", "kl", "jsd", "spearman", "mode_mass_recall", "modes_held"))
     verdict = unknown | draw_statistics(sampler, target, seed=seed, n=n)
     if isinstance(target, SamplableTarget):
         verdict |= sample_statistics(sampler, target, seed=seed, n=n, distances=distances)
@@ -76,7 +84,8 @@ def draw_statistics(
 ) -> Verdict:
     """What the paper measures on n draws: `modes_reached` and `mode_mass`, and where the
     terminal states can be enumerated the `empirical_l1` beside its floor, the score of a
-    perfect sampler; and what the weights of the first `num_scored` <= 10,000 of them say
+    perfect sampler; what `string_statistics` says where they are strings with a value; and what the
+    weights of the first `num_scored` <= 10,000 of them say
     (`didact.metrics.weights`): `elbo` and `log_z_estimate` with the ends of their 90 % intervals,
     the effective share `ess` of the draws, and `k_hat`.
     """
@@ -97,13 +106,43 @@ def draw_statistics(
         "empirical_l1": None,
         "empirical_l1_floor": None,
     } | weight_statistics(np.asarray(scored.log_weight))
-    if isinstance(env, EnumerableEnvironment) and exact.refusal(env) is None:
+    if isinstance(target, StringTarget):
+        verdict |= string_statistics(target, np.asarray(x))
+    if isinstance(env, EnumerableEnvironment) and exact.refusal(env, target) is None:
         p = np.exp(exact.truth(env, target).log_p)
         numbers = np.asarray(empirical.terminal_numbers(env, x))
         counts = np.bincount(numbers, minlength=len(p))
         verdict["empirical_l1"] = empirical.l1(counts, p)
         verdict["empirical_l1_floor"] = empirical.l1_floor(p, n)
     return verdict
+
+
+def string_statistics(target: StringTarget, x: Int[np.ndarray, "n length"]) -> Verdict:
+    """What draws say of the values of strings: `mean_value`, beside the `expected_value` of exact
+    samples; and of the best 100 different ones `top_value`, the mean value, and `top_distance`, the
+    mean edit distance between two of them, None where there are fewer than two.
+    """
+    values = _values(target, x)
+    best, first = np.unique(x, axis=0, return_index=True)
+    order = np.argsort(-values[first], kind="stable")[:_TOP]
+    far = strings.mean_distance(best[order]) if len(order) > 1 else None
+    return {
+        "mean_value": float(values.mean()),
+        "expected_value": target.expected_value,
+        "top_value": float(values[first][order].mean()),
+        "top_distance": far,
+    }
+
+
+def _mean_value(env: EnumerableEnvironment, target: Target, law: np.ndarray) -> Verdict:
+    """The exact mean of the value of strings that have one."""
+    if not isinstance(target, StringTarget):
+        return {}
+    return {"mean_value": float(law @ _values(target, exact.terminal_samples(env)))}
+
+
+def _values(target: StringTarget, x: np.ndarray) -> Float[np.ndarray, " n"]:
+    return np.maximum(np.asarray(target.value(x), np.float64), LEAST_VALUE)
 
 
 def weight_statistics(log_weight: Float[np.ndarray, " n"]) -> Verdict:

@@ -20,6 +20,7 @@ from .._sampler import (
     score,
 )
 from .._types import EnumerableEnvironment, SamplableTarget, Sample, Target, Trajectory
+from ..targets import HostReward
 
 
 class Draws(eqx.Module):
@@ -39,20 +40,24 @@ class Draws(eqx.Module):
         return self.log_reward + self.log_pb - self.log_pf
 
 
-def draw(sampler: Sampler, target: Target, key: PRNGKeyArray, batch_size: int) -> Draws:
-    """One batch of independent draws from a sampler's policy."""
-    trajectory, place = _roll_out(sampler, key, batch_size)
-    # The network is run on about as many rows as there are states; a few sizes are compiled.
-    sizes = row_sizes(sampler.environment, batch_size)
-    rows = next(size for size in sizes if size >= int(place.count))
-    return _score(sampler, target, trajectory, place, rows)
+def draw(
+    sampler: Sampler, target: Target, key: PRNGKeyArray, batch_size: int, count: int | None = None
+) -> Draws:
+    """One batch of independent draws from a sampler's policy; the first `count` of them, if given,
+    so that no other is scored where the reward is computed outside JAX.
+    """
+    drawn = _draw(sampler, target, key, batch_size)
+    if count is not None:
+        drawn = jax.tree.map(lambda leaf: leaf[:count], drawn)
+    return _with_host_rewards(target, drawn)
 
 
 def draws(
     sampler: Sampler, target: Target, key: PRNGKeyArray, n: int, *, batch_size: int = 512
 ) -> Draws:
     """`n` independent draws, as NumPy arrays."""
-    return _in_batches(lambda key: draw(sampler, target, key, batch_size), key, n, batch_size)
+    drawn = _in_batches(lambda key: _draw(sampler, target, key, batch_size), key, n, batch_size)
+    return _with_host_rewards(target, drawn)
 
 
 def objects(sampler: Sampler, key: PRNGKeyArray, n: int, *, batch_size: int = 512) -> Sample:
@@ -137,6 +142,22 @@ def l1_floor(p: Float64[np.ndarray, " terminal"], n: int) -> float:
     return float(np.exp(log_mad).sum() / n / len(p))
 
 
+def _draw(sampler: Sampler, target: Target, key: PRNGKeyArray, batch_size: int) -> Draws:
+    """`draw`, without the rewards that are computed outside JAX."""
+    trajectory, place = _roll_out(sampler, key, batch_size)
+    # The network is run on about as many rows as there are states; a few sizes are compiled.
+    sizes = row_sizes(sampler.environment, batch_size)
+    rows = next(size for size in sizes if size >= int(place.count))
+    return _score(sampler, target, trajectory, place, rows)
+
+
+def _with_host_rewards(target: Target, drawn: Draws) -> Draws:
+    """Rewards that are computed outside JAX, asked for outside of its programs."""
+    if not isinstance(target, HostReward):
+        return drawn
+    return dataclasses.replace(drawn, log_reward=target.rewards(drawn.x).log_reward)
+
+
 @eqx.filter_jit
 def _objects(sampler: Sampler, key: PRNGKeyArray, batch_size: int) -> Sample:
     trajectory = sample_forward(sampler, key, batch_size)
@@ -154,7 +175,10 @@ def _score(
     sampler: Sampler, target: Target, trajectory: Trajectory, place: Layout, rows: int | None
 ) -> Draws:
     x = jax.vmap(sampler.environment.sample_of)(trajectory.terminal)
-    log_reward = jax.vmap(target.log_reward)(x)
+    if isinstance(target, HostReward):
+        log_reward = jnp.zeros(len(trajectory.mask))
+    else:
+        log_reward = jax.vmap(target.log_reward)(x)
     # Weights have mean Z for a P_B that is a distribution, whatever training scores instead.
     sampler = dataclasses.replace(sampler, backward_scoring=None)
     scored = score(sampler, trajectory, log_reward, jnp.ones_like(log_reward), place, rows)

@@ -20,6 +20,8 @@ from jaxtyping import Array, Float, Float64, Int
 
 from .._sampler import Sampler
 from .._types import EnumerableEnvironment, Sample, Target
+from ..environments import Strings, StringState
+from ..targets import HostReward
 
 MAX_BYTES = 4 * 2**30
 MAX_STATES = 2**22  # about two minutes on two cores
@@ -83,10 +85,15 @@ def required_bytes(env: EnumerableEnvironment) -> int:
     return env.num_internal * env.num_actions * 20 + num_states(env) * 60
 
 
-def refusal(env: object) -> str | None:
-    """Why an environment cannot be evaluated exactly; None where it can."""
+def refusal(env: object, target: Target | None = None) -> str | None:
+    """Why an environment, or a target over it, cannot be evaluated exactly; None where it can."""
     if not isinstance(env, EnumerableEnvironment):
         return f"{type(env).__name__} has no numbered states."
+    if isinstance(target, HostReward):
+        return (
+            f"exact evaluation would ask for the rewards of all {env.num_terminal_states:,} "
+            "objects, which are computed outside JAX."
+        )
     need = required_bytes(env)
     if num_states(env) <= MAX_STATES and need <= MAX_BYTES:
         return None
@@ -166,6 +173,53 @@ def terminal_law(
     return reach(env, log_pf)[env.num_internal :]
 
 
+@eqx.filter_jit
+def string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array, " n"]:
+    r"""log P_T of strings, exactly, without listing all of them: what leads to a string are its
+    substrings, of which there are at most length·(length + 1)/2 + 1.
+
+    $$P(s') = \sum_{s \to s'} P(s)\,P_F(s'\mid s)$$
+
+    over the one or two substrings that are a symbol shorter. In the precision of the network.
+
+    **Errors:** `ValueError` for an environment that is not `didact.environments.Strings`.
+    """
+    env = sampler.environment
+    if not isinstance(env, Strings):
+        raise ValueError(f"{type(env).__name__} is no environment of strings.")
+    length, symbols = env.length, env.num_symbols
+    append = env.num_actions - symbols
+
+    def one(x: Int[Array, " length"]) -> Float[Array, ""]:
+        # log P of the substrings of n symbols, by where they begin; an empty one is the source.
+        log_p = jnp.zeros(length + 1)
+        for n in range(length):
+            start = jnp.arange(length - n + 1)
+            states = jax.vmap(lambda i, n=n: _substring(env, x, i, n))(start)
+            kernel = jax.vmap(sampler.forward_kernel)(states)
+            at_end = jax.vmap(lambda k, a: k.log_prob(a))(
+                jax.tree.map(lambda leaf: leaf[:-1], kernel), append + x[n:]
+            )
+            following = log_p[:-1] + at_end
+            if env.grows_in_front:
+                in_front = jax.vmap(lambda k, a: k.log_prob(a))(
+                    jax.tree.map(lambda leaf: leaf[1:], kernel), x[: length - n]
+                )
+                following = jnp.logaddexp(following, log_p[1:] + in_front)
+            log_p = following
+        return log_p[0]
+
+    return jax.lax.map(one, jnp.asarray(x, jnp.int32), batch_size=64)
+
+
+def _substring(
+    env: Strings, x: Int[Array, " length"], start: Int[Array, ""], n: int
+) -> StringState:
+    place = jnp.arange(env.length)
+    symbols = jnp.where(place < n, jnp.roll(x, -start), 0)
+    return StringState(symbols, jnp.asarray(n, jnp.int32))
+
+
 def exact_flows(
     env: EnumerableEnvironment, target: Target
 ) -> tuple[Float64[np.ndarray, " states"], Float64[np.ndarray, "internal actions"]]:
@@ -202,10 +256,47 @@ def elbo(
     return float(np.sum(edge) + np.sum(visits[split:] * (t.log_p + t.log_z)))
 
 
+def eubo(
+    env: EnumerableEnvironment, target: Target, log_pf: Float[Array, "internal actions"]
+) -> float:
+    """The exact mean of log R + log P_B - log P_F over trajectories that P_B draws from exact
+    samples of the target: at least log Z, and far above it where the sampler misses some.
+    """
+    edge, rest = _target_edges(env, target)
+    return rest - float(np.sum(edge * np.asarray(log_pf, np.float64)))
+
+
+@_remember_last
+def _target_edges(
+    env: EnumerableEnvironment, target: Target
+) -> tuple[Float64[np.ndarray, "internal actions"], float]:
+    """How often a trajectory from the target passes each edge, and the mean of log R + log P_B."""
+    log_flow, log_pf = exact_flows(env, target)
+    t = truth(env, target)
+    edge = np.exp(log_flow[: env.num_internal, None] - t.log_z + log_pf)
+    rest = (
+        np.sum(edge * np.asarray(graph(env).log_pb)) + np.sum(np.exp(t.log_p) * t.log_p) + t.log_z
+    )
+    return edge, float(rest)
+
+
+def spearman(p_model: Float64[np.ndarray, " terminal"], truth: Truth) -> float:
+    """Spearman's rank correlation of log P_T(x) with log R(x) over all objects; NaN where one of
+    them is constant.
+    """
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(values) for values in (p_model, truth.log_p)]
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 def compare(p_model: Float64[np.ndarray, " terminal"], truth: Truth) -> dict[str, float | None]:
     r"""Distances of a terminal law from the target.
 
     **Returns:** `tv` $= \frac12\sum|p_\theta - p|$; `kl` = KL(p ‖ p_θ) and `jsd`, in nats;
+    `spearman`, the rank correlation of log P_T with log R;
     `mode_mass` of the law and, where the target has modes, `mode_mass_recall`
     $= \sum_\text{modes} \min(p_\theta, p)/\sum_\text{modes} p$ and `modes_held`, the number of
     modes with at least half of their mass.
@@ -221,6 +312,7 @@ def compare(p_model: Float64[np.ndarray, " terminal"], truth: Truth) -> dict[str
         "tv": 0.5 * float(np.abs(p_model - p).sum()),
         "kl": kl,
         "jsd": jsd,
+        "spearman": spearman(p_model, truth),
     }
     on_mode = truth.mode >= 0
     if not on_mode.any():
@@ -297,6 +389,7 @@ __all__ = [
     "Truth",
     "compare",
     "elbo",
+    "eubo",
     "exact_flows",
     "graph",
     "num_states",
@@ -304,6 +397,8 @@ __all__ = [
     "reach",
     "refusal",
     "required_bytes",
+    "spearman",
+    "string_log_prob",
     "terminal_law",
     "terminal_samples",
     "truth",

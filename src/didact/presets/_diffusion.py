@@ -24,7 +24,7 @@ from ..behaviours import (
 )
 from ..environments import Brownian, Diffusion, Process
 from ..networks import DiffusionMLPConfig
-from ..objectives import MLE, TB, ReverseKL, Squared, VarGrad
+from ..objectives import MLE, TB, Huber, ReverseKL, Squared, VarGrad
 from ..replay import Priority, ReplayConfig
 from ..teacher import DoubleLog
 
@@ -40,7 +40,7 @@ DIFFUSION_PRESETS = {
     "mle": "maximum likelihood on exact samples",
     "teacher": "adaptive Teacher, whose objects fill a buffer prioritised by its reward",
     "teacher-mala": "the same, with local search about every 50 steps",
-    "didact": "our own: Teacher, importance-weighted replay, learned variance, shortening steps",
+    "didact": "our own: Teacher, local search, importance-weighted replay, learned variance",
 }
 """Name and one-line description of each method."""
 
@@ -58,9 +58,9 @@ class Task(NamedTuple):
 DIFFUSION_TASKS: dict[str, Task] = {
     "25gmm": Task(targets.GMM25, math.sqrt(5), 6.0),
     "40gmm": Task(targets.GMM40, 20.0, 25.0),
-    "manywell-32": Task(lambda: targets.ManyWell(32), 1.0, 1.5),
-    "manywell-64": Task(lambda: targets.ManyWell(64), 1.0, 1.5),
-    "manywell-128": Task(lambda: targets.ManyWell(128), 1.0, 1.5),
+    "manywell-32": Task(lambda: targets.ManyWell(32), 1.0, 1.0),
+    "manywell-64": Task(lambda: targets.ManyWell(64), 1.0, 1.0),
+    "manywell-128": Task(lambda: targets.ManyWell(128), 1.0, 1.0),
     "funnel": Task(targets.Funnel, 3.0, 3.0),
     "ring": Task(targets.Ring, 3.0, 3.0),
     "eight-gaussians": Task(targets.EightGaussians, 3.0, 3.0),
@@ -70,11 +70,22 @@ DIFFUSION_TASKS: dict[str, Task] = {
 }
 """Targets by name."""
 
-OWN_NETWORK = DiffusionMLPConfig(width=128, harmonics=64, waves=8)
-"""That of the preset "didact"."""
+OWN_STEPS, OWN_WIDTH = 50, 128
+"""Of the preset "didact": steps of a trajectory, and units of a layer of the Teacher."""
 
 SIZES = {"paper": (500, 10_000), "cpu": (100, 4_000)}
 """Batch size and gradient steps."""
+
+
+def own_network(target: Target) -> DiffusionMLPConfig:
+    """That of the preset "didact": wider above 8 dimensions, and with fewer waves of each
+    coordinate where there are more of them, since among many inputs the high ones slow learning.
+
+    **Errors:** `ValueError` for a target that is not on vectors.
+    """
+    dim = _dim(target)
+    width = OWN_WIDTH if dim <= 8 else 2 * OWN_WIDTH
+    return DiffusionMLPConfig(width=width, harmonics=64, waves=max(1, min(8, 64 // dim)))
 
 
 def diffusion(
@@ -112,9 +123,7 @@ def diffusion(
     own_batch, own_steps = SIZES[size]
     batch_size = own_batch if batch_size is None else batch_size
     steps = own_steps if steps is None else steps
-    dim = getattr(target, "dim", None)
-    if not isinstance(dim, int):
-        raise ValueError(f"{type(target).__name__} is no target on vectors: it has no dim.")
+    dim = _dim(target)
     point = jax.ShapeDtypeStruct((dim,), jnp.result_type(float))
     try:
         jax.eval_shape(target.log_reward, point)
@@ -123,17 +132,18 @@ def diffusion(
             f"{type(target).__name__} is no target on real vectors: {error}".splitlines()[0]
         ) from error
     if preset == "didact":
+        num_steps = OWN_STEPS if num_steps is None else num_steps
         return _own(
             target,
             Diffusion(
                 dim,
-                50 if num_steps is None else num_steps,
+                num_steps,
                 process or Brownian(sigma),
-                times=shortening(50 if num_steps is None else num_steps),
+                times=shortening(num_steps),
                 log_variance_range=4.0 if log_variance_range is None else log_variance_range,
                 drift="noise",
             ),
-            OWN_NETWORK if network is None else network,
+            own_network(target) if network is None else network,
             batch_size,
             steps,
             learn_backward=learn_backward,
@@ -170,6 +180,13 @@ def diffusion(
     )
 
 
+def _dim(target: Target) -> int:
+    dim = getattr(target, "dim", None)
+    if not isinstance(dim, int):
+        raise ValueError(f"{type(target).__name__} is no target on vectors: it has no dim.")
+    return dim
+
+
 def shortening(num_steps: int) -> tuple[float, ...]:
     """Times 1 - (1 - i/T)²: steps that shorten towards the end, where a density is sharp."""
     left = 1 - np.linspace(0, 1, num_steps + 1)
@@ -185,28 +202,37 @@ def _own(
     *,
     learn_backward: bool,
 ) -> Experiment:
-    """What works best here: a buffer of all batches, drawn by tempered importance weights, so that
-    modes come back as often as they should; the published Teacher; a learned variance, and steps
-    that shorten.
+    """What works best here: a buffer of all batches, short Langevin chains from it among them,
+    drawn by tempered importance weights, so that modes come back as often as they should; the
+    published Teacher; a learned variance, and steps that shorten.
+
+    In many dimensions the gradient of a squared residual is noise while residuals are large. So it
+    grows no further than a Huber loss lets it, own batches, which have the most noise, are one in
+    six, and log Z follows them: until they are as good as what the buffer holds, that is learned
+    as by maximum likelihood.
     """
     replayed = FromReplay()
+    search = Collect(MALA(replayed, num_steps=16, burn_in=8))
     optimiser = OptimiserConfig(
-        learning_rate=2e-3, max_norm=None, weight_decay=1e-7, decay_steps=steps, final_fraction=0.01
+        learning_rate=3e-3, max_norm=10.0, weight_decay=1e-7, decay_steps=steps, final_fraction=0.01
     )
     return Experiment(
         environment=environment,
         target=target,
-        behaviour=Cycle((OnPolicy(), replayed, Collect(FromTeacher()), replayed)),
-        objective=TB(Squared(0.5)),
+        behaviour=Cycle((OnPolicy(), search, replayed, replayed, Collect(FromTeacher()), replayed)),
+        objective=TB(Huber(10.0)),
         teacher_reward=DoubleLog(alpha=0.5, floor=0.0, scale=0.5),
         replay=ReplayConfig(
-            max(50_000, batch_size), priority="weight", target_ess=0.3, refresh=True
+            max(20_000, batch_size), priority="weight", target_ess=0.3, refresh=True
         ),
         network=network,
+        teacher_network=replace(network, width=min(network.width, OWN_WIDTH)),
         optimiser=optimiser,
         teacher_optimiser=replace(optimiser, learning_rate=5e-3, max_norm=0.1),
         batch_size=batch_size,
         steps=steps,
+        initial_log_z=None,
+        log_z_from_student=True,
         learn_backward=learn_backward,
         redraw_for_teacher=True,
     )

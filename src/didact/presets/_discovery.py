@@ -1,0 +1,146 @@
+"""Discovery: the paper's biochemical tasks, and the same methods on any reward of strings."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from .. import _seen as seen_objects
+from .. import targets
+from .._experiment import Experiment, OptimiserConfig
+from .._types import Target
+from ..behaviours import Behaviour, Cycle, FromReplay, FromTeacher, LocalSearch, OnPolicy
+from ..environments import Autoregressive, PrependAppend
+from ..networks import NetworkConfig, SSRConfig
+from ..objectives import TB, Squared
+from ..replay import ReplayConfig, SplitDraw
+from ..teacher import DoubleLog
+
+_SEARCHED = 8
+"""Strings that each chain of a local search gives a batch, its first among them."""
+DISCOVERY_PRESETS = {
+    "tb": "trajectory balance with 1 % uniform actions (sEH: 5 %), as all of them have",
+    "tb-prt": "trajectory balance with reward-prioritised replay",
+    "tb-per": "trajectory balance with loss-prioritised replay",
+    "search-prt": "local search, back and forth, with reward-prioritised replay",
+    "teacher-prt": "adaptive Teacher with reward-prioritised replay",
+    "teacher-per": "adaptive Teacher with loss-prioritised replay",
+}
+"""Name and one-line description of each method."""
+
+
+class DiscoveryTask(NamedTuple):
+    """A target, and the paper's constants for it: `rounds`, the `width` of the networks and the
+    share `epsilon` of uniform actions.
+    """
+
+    target: Callable[..., Target]
+    rounds: int
+    width: int
+    epsilon: float
+
+
+DISCOVERY_TASKS: dict[str, DiscoveryTask] = {
+    "qm9": DiscoveryTask(targets.QM9, 1_000, 1024, 0.01),
+    "seh": DiscoveryTask(targets.SEH, 2_000, 1024, 0.05),
+    "tfbind8": DiscoveryTask(targets.TFBind8, 2_000, 128, 0.01),
+    "l14-rna1": DiscoveryTask(targets.L14RNA1, 2_000, 128, 0.01),
+}
+"""Targets by name."""
+
+
+def discovery(
+    target: Target,
+    preset: str = "teacher-per",
+    *,
+    num_symbols: int | None = None,
+    length: int | None = None,
+    rounds: int = 2_000,
+    width: int = 128,
+    epsilon: float = 0.01,
+    batch_size: int = 32,
+    steps: int | None = None,
+    grow: Literal["both", "end"] = "both",
+    network: NetworkConfig | None = None,
+) -> Experiment:
+    """The paper's experiment on strings: its constants, schedule and budget.
+
+    A round draws one batch of new strings and learns from it; with a buffer it then learns from one
+    batch of that, so that a round has two gradient steps. With a Teacher every third round's
+    strings are the Teacher's.
+
+    **Arguments:** `target`: any on int32 [length]; `preset`: a key of `DISCOVERY_PRESETS`;
+    `num_symbols`, `length` of the strings (default: what the target says of itself); `rounds`;
+    `width` of the networks and `epsilon`, as in `DISCOVERY_TASKS` for the paper's targets;
+    `batch_size` strings; `steps`: gradient steps in place of those of `rounds`; `grow`: "both",
+    strings grow at both ends, or "end"; `network`: another than the paper's `SSRConfig(width)`.
+
+    **Errors:** `ValueError` for an unknown preset, or where the target does not say of which
+    strings it is.
+
+    Source: Kim et al. (2025), section 5.3. Known divergences: the published code clips gradients
+    in the first step alone, here in all; a string that is drawn again keeps its place in the
+    buffer there, here it becomes the newest; its runs called "TB" have the buffer of "tb-prt".
+    """
+    if preset not in DISCOVERY_PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; choose from {', '.join(DISCOVERY_PRESETS)}.")
+    num_symbols, length = (
+        getattr(target, name, None) if value is None else value
+        for name, value in (("num_symbols", num_symbols), ("length", length))
+    )
+    if not isinstance(num_symbols, int) or not isinstance(length, int):
+        raise ValueError(
+            f"{type(target).__name__} does not say of which strings it is: give num_symbols and "
+            "length."
+        )
+    method, _, priority = preset.partition("-")
+    if method == "search" and batch_size % _SEARCHED:
+        raise ValueError(
+            f"preset {preset!r} needs a batch size that is a multiple of {_SEARCHED}, got "
+            f"{batch_size}: each chain proposes so many strings."
+        )
+    taught, buffered = method == "teacher", bool(priority)
+    objective = TB(Squared(cap=5_000.0))
+    optimiser = OptimiserConfig(1e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0)
+    kind = PrependAppend if grow == "both" else Autoregressive
+    return Experiment(
+        environment=kind(num_symbols, length),
+        target=target,
+        behaviour=_schedule(method, buffered, epsilon),
+        objective=objective,
+        teacher_reward=DoubleLog(alpha=0.5, floor=0.0, cap=5_000.0) if taught else None,
+        replay=_replay(priority, batch_size) if buffered else None,
+        network=SSRConfig(width) if network is None else network,
+        optimiser=optimiser,
+        teacher_optimiser=OptimiserConfig(
+            5e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0
+        )
+        if taught
+        else None,
+        batch_size=batch_size,
+        steps=rounds * (2 if buffered else 1) if steps is None else steps,
+        initial_log_z=5.0,
+        count_distinct=num_symbols**length <= seen_objects.MAX_OBJECTS,
+    )
+
+
+def _schedule(method: str, buffered: bool, epsilon: float) -> Behaviour:
+    own, replayed = OnPolicy(epsilon), FromReplay()
+    if method == "search":
+        own = LocalSearch(own, depth=3, rounds=_SEARCHED - 1)
+    if not buffered:
+        return own
+    if method != "teacher":
+        return Cycle((own, replayed))
+    return Cycle((own, replayed, own, replayed, FromTeacher(epsilon), replayed))
+
+
+def _replay(priority: str, batch_size: int) -> ReplayConfig:
+    """Half of a batch from the tenth of highest priority, the others from the rest."""
+    by_error = priority == "per"
+    return ReplayConfig(
+        capacity=max(1_000, batch_size),
+        # The Teacher's reward without its power of R is a monotone function of this loss.
+        priority="loss" if by_error else "reward",
+        asymmetry=19.0 if by_error else 0.0,
+        refresh=by_error,
+        split=SplitDraw(share=0.5, top=0.1),
+    )

@@ -1,0 +1,163 @@
+"""What the targets on strings share: the training reward of a value, and where the modes are."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float64, Int, Int32, Integer
+
+from .._blocks import Blocks
+from .._types import Target
+from ._continuous import require_positive
+
+LEAST_VALUE = 1e-3
+"""Lower values count as this one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardLaw:
+    r"""The training reward of a string whose value is v, in logarithms.
+
+    $$R = \lfloor r\,(\max(v, 10^{-3}) / v_{\max})^\beta \rfloor$$
+
+    with a floor that keeps the logarithm from falling without end, either added to the reward or
+    a lower bound of it.
+
+    **Arguments:** `beta`; `max_reward` r of the best value; `max_value` of v; `floor`, `adds`:
+    whether it is added.
+    """
+
+    beta: float
+    max_reward: float
+    max_value: float
+    floor: float
+    adds: bool
+
+    def __post_init__(self):
+        require_positive("beta", self.beta)
+        require_positive("max_reward", self.max_reward)
+
+    def log_reward(self, value: Any, xp: ModuleType = jnp) -> Any:
+        """log R of values, with `xp` (NumPy or its likeness) in the precision of the values."""
+        share = xp.maximum(value, LEAST_VALUE) / self.max_value
+        log_reward = self.beta * xp.log(share) + math.log(self.max_reward)
+        combine = xp.logaddexp if self.adds else xp.maximum
+        return combine(log_reward, math.log(self.floor))
+
+    @property
+    def log_scale(self) -> float:
+        """Logarithm of what the power of the value is multiplied by: log r - beta log max v."""
+        return math.log(self.max_reward) - self.beta * math.log(self.max_value)
+
+
+class Facts(NamedTuple):
+    """What follows from the values of all strings."""
+
+    log_z: float
+    expected_value: float
+
+
+def facts_of(law: RewardLaw, values: Iterable[Float64[np.ndarray, "..."]]) -> Facts:
+    """log Z and the expected value under R/Z, from the values of all strings in blocks."""
+    # Relative to the largest reward, which is near r: nothing overflows.
+    total = weighted = 0.0
+    for block in values:
+        weight = np.exp(law.log_reward(block, np) - math.log(law.max_reward))
+        total += float(weight.sum())
+        weighted += float(np.sum(weight * np.maximum(block, LEAST_VALUE)))
+    return Facts(math.log(total) + math.log(law.max_reward), weighted / total)
+
+
+class StringTarget(Target):
+    """A target on strings of one length whose reward follows from a value of each.
+
+    A string is the vector of its digits, int32 [length]; its number is that with these digits in
+    base `num_symbols`, the first of them counting most.
+    """
+
+    beta: eqx.AbstractVar[float]
+    max_reward: eqx.AbstractVar[float]
+    alphabet: eqx.AbstractVar[str]
+    """The letter of each digit."""
+    length: eqx.AbstractVar[int]
+    """Letters of a string."""
+    blocks: eqx.AbstractVar[Blocks | None]
+    """What the letters stand for, where they are blocks of molecules."""
+    law: eqx.AbstractVar[RewardLaw]
+    expected_value: eqx.AbstractVar[float]
+    """Expectation of max(v, 1e-3) under R/Z."""
+    mode_numbers: eqx.AbstractVar[Int[Array, " modes"]]
+    """Numbers of the strings that are modes, ascending."""
+
+    @abc.abstractmethod
+    def value(self, x: Integer[Array | np.ndarray, "*batch length"]) -> Float[Array, "*batch"]:
+        """v of strings, given by their digits."""
+
+    @property
+    def num_symbols(self) -> int:
+        """Letters of the alphabet."""
+        return len(self.alphabet)
+
+    @property
+    def num_modes(self) -> int:
+        """Number of strings that are modes; each is a mode of its own."""
+        return self.mode_numbers.shape[0]
+
+    def modes(self) -> Int32[np.ndarray, " num_modes"]:
+        """Numbers of all modes, sorted."""
+        return np.asarray(self.mode_numbers)
+
+    @property
+    def max_value(self) -> float:
+        """The largest v."""
+        return self.law.max_value
+
+    @property
+    def log_scale(self) -> float:
+        """log R = log_scale + beta log v where the floor does not matter."""
+        return self.law.log_scale
+
+    def log_reward(self, x: Int[Array, " length"]) -> Float[Array, ""]:
+        """log R of a string, in nats."""
+        require_string(x, self.length)
+        return self.law.log_reward(self.value(x))
+
+    def mode_index(self, x: Int[Array, " length"]) -> Int[Array, ""]:
+        """Number of the mode that x is, in the order of the strings; -1 if it is none."""
+        require_string(x, self.length)
+        number = number_of(x, self.num_symbols)
+        place = jnp.searchsorted(self.mode_numbers, number).astype(jnp.int32)
+        place = jnp.minimum(place, self.num_modes - 1)
+        return jnp.where(self.mode_numbers[place] == number, place, -1)
+
+
+def require_string(x: Int[Array, "..."], length: int) -> None:
+    """`ValueError` unless x is one string: broadcasting would hide a wrong shape."""
+    if jnp.shape(x) != (length,):
+        raise ValueError(f"x must have shape ({length},), got {jnp.shape(x)}.")
+
+
+def number_of(
+    x: Integer[Array | np.ndarray, "*batch length"], num_symbols: int
+) -> Int[Array, "*batch"]:
+    """Numbers of strings, below 2^31."""
+    places = num_symbols ** np.arange(x.shape[-1], dtype=np.int32)[::-1]
+    return jnp.sum(jnp.asarray(x) * places, axis=-1, dtype=jnp.int32)
+
+
+def table_value(
+    values: Float[Array, " states"],
+    x: Integer[Array | np.ndarray, "*batch length"],
+    num_symbols: int,
+    length: int,
+) -> Float[Array, "*batch"]:
+    """Entries of a table over all strings."""
+    if jnp.shape(x)[-1:] != (length,):
+        raise ValueError(f"strings must have {length} digits, got an array of {jnp.shape(x)}.")
+    return values.at[number_of(x, num_symbols)].get(mode="clip")

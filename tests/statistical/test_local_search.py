@@ -1,0 +1,128 @@
+"""Back-and-forth search by Metropolis–Hastings leaves the target as it is.
+
+Chains start from exact samples and end, whatever the Student is like, as exact samples. One
+chi-square test a case at level 1e-4; acceptance without the chances of the ways is shown to fail.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from didact.behaviours import Agents, Behaviour, Cycle, LocalSearch, OnPolicy, Proposal, Turn
+from didact.behaviours._behaviour import propose_backward
+from didact.environments import Hypergrid, PrependAppend
+from didact.metrics import exact
+from didact.targets import FromFunction
+
+from .._tabular import network_sampler
+
+ENVIRONMENTS = {"strings": PrependAppend(3, 3), "grid": Hypergrid(2, 4)}
+TARGET = FromFunction(lambda x: 1.2 * jnp.sin(2.0 * jnp.sum(x * jnp.arange(1, 1 + x.shape[0]))))
+CHAINS, ROUNDS = 8192, 3
+
+
+class FromTruth(Behaviour):
+    """Exact samples, as the beginning of chains."""
+
+    log_p: jax.Array
+
+    @property
+    def turns(self):
+        return (Turn("samples"),)
+
+    def __call__(self, agents, key, step, batch_size, *, axis_name=None) -> Proposal:
+        env = agents.student.environment
+        draw_key, walk_key = jax.random.split(key)
+        number = jax.random.categorical(draw_key, self.log_p, shape=(batch_size,))
+        x = jax.vmap(lambda i: env.sample_of(env.state_at(env.num_internal + i)))(number)
+        return propose_backward(
+            agents.student,
+            walk_key,
+            x,
+            log_reward=jnp.zeros(batch_size),
+            weight=jnp.ones(batch_size),
+            fresh=True,
+            known=False,
+            axis_name=axis_name,
+        )
+
+
+@eqx.filter_jit
+def last_move(search: LocalSearch, sampler, log_p, key):
+    """Where the chains are after one round, and with what log ratio they were accepted."""
+    env = sampler.environment
+    begun = FromTruth(log_p)(Agents(TARGET, sampler, None, None), key, jnp.asarray(0), CHAINS)
+    x = jax.vmap(env.sample_of)(begun.trajectory.terminal)
+
+    def move(x, key):
+        move_key, accept_key = jax.random.split(key)
+        new, log_ratio = search._move(sampler, move_key, x)
+        gain = jax.vmap(TARGET.log_reward)(new) - jax.vmap(TARGET.log_reward)(x)
+        uniform = jax.random.uniform(accept_key, (CHAINS,))
+        right = uniform < jnp.exp(jnp.minimum(gain + log_ratio, 0))
+        wrong = uniform < jnp.exp(jnp.minimum(gain, 0))
+        return new, right, wrong
+
+    def run(x, key, *, wrong):
+        for k in jax.random.split(key, ROUNDS):
+            new, by_ratio, without = move(x, k)
+            accept = without if wrong else by_ratio
+            x = jnp.where(accept[:, None], new, x)
+        return x
+
+    def number(x):
+        return jax.vmap(lambda one: env.index_of(env.terminal_state(one)))(x) - env.num_internal
+
+    moved = run(x, key, wrong=False)
+    return number(x), number(moved), number(run(x, key, wrong=True))
+
+
+@pytest.mark.parametrize("random_depth", [False, True], ids=["fixed-depth", "random-depth"])
+@pytest.mark.parametrize("env", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+def test_metropolis_hastings_keeps_the_target(env, random_depth):
+    key = jax.random.key(11)
+    sampler = network_sampler(env, key, sharpness=3.0)
+    p = np.exp(exact.truth(env, TARGET).log_p)
+    search = LocalSearch(FromTruth(jnp.log(jnp.asarray(p))), 2, 1, random_depth=random_depth)
+    begun, moved, wrong = map(np.asarray, last_move(search, sampler, jnp.log(jnp.asarray(p)), key))
+
+    def p_value(number):
+        return stats.chisquare(np.bincount(number, minlength=len(p)), CHAINS * p).pvalue
+
+    assert np.mean(begun != moved) > 0.1
+    assert p_value(begun) > 1e-4
+    assert p_value(moved) > 1e-4
+    assert p_value(wrong) < 1e-4
+
+
+def test_greedy_chains_only_climb_and_all_proposals_are_the_batch():
+    env = ENVIRONMENTS["strings"]
+    sampler = network_sampler(env, jax.random.key(3))
+    log_p = jnp.asarray(exact.truth(env, TARGET).log_p)
+    search = LocalSearch(FromTruth(log_p), depth=2, rounds=3, greedy=True)
+    agents = Agents(TARGET, sampler, None, None)
+    proposal = eqx.filter_jit(search)(agents, jax.random.key(0), jnp.asarray(0), 32)
+    x = np.asarray(jax.vmap(env.sample_of)(proposal.trajectory.terminal)).reshape(4, 8, 3)
+    reward = np.asarray(proposal.log_reward).reshape(4, 8)
+    # Two edges back and two forth keep one symbol, at either end or between, of the present string.
+    present, best = x[0], reward[0]
+    for row, value in zip(x[1:], reward[1:], strict=True):
+        for old, new in zip(present, row, strict=True):
+            assert set(old) & set(new)
+        better = value > best
+        present = np.where(better[:, None], row, present)
+        best = np.where(better, value, best)
+    assert np.any(best > reward[0])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    env = ENVIRONMENTS["strings"]
+    agents = Agents(TARGET, network_sampler(env, jax.random.key(3)), None, None)
+    search = LocalSearch(FromTruth(jnp.zeros(27)), rounds=3)
+    with pytest.raises(ValueError, match="a multiple of 4, got 30"):
+        search(agents, jax.random.key(0), jnp.asarray(0), 30)
+    with pytest.raises(ValueError, match="single behaviour"):
+        LocalSearch(Cycle((OnPolicy(), OnPolicy())))

@@ -1,0 +1,91 @@
+"""The biochemical presets hold the paper's constants."""
+
+import jax.numpy as jnp
+import pytest
+
+from didact.behaviours import Cycle, FromReplay, FromTeacher, LocalSearch, OnPolicy
+from didact.environments import Autoregressive, PrependAppend
+from didact.networks import MLPConfig, SSRConfig
+from didact.objectives import TB, Squared
+from didact.presets import DISCOVERY_PRESETS, DISCOVERY_TASKS, discovery
+from didact.replay import SplitDraw
+from didact.targets import FromFunction
+from didact.teacher import DoubleLog
+
+TARGET = FromFunction(lambda x: jnp.sum(x) / 2.0)
+every_preset = pytest.mark.parametrize("name", sorted(DISCOVERY_PRESETS))
+
+
+def make(name: str, **options):
+    return discovery(TARGET, name, num_symbols=4, length=8, **options)
+
+
+def test_the_tasks_of_the_paper():
+    assert set(DISCOVERY_TASKS) == {"qm9", "seh", "tfbind8", "l14-rna1"}
+    sizes = {name: task[1:] for name, task in DISCOVERY_TASKS.items()}
+    assert sizes["qm9"] == (1_000, 1024, 0.01)
+    assert sizes["seh"] == (2_000, 1024, 0.05)
+    assert sizes["tfbind8"] == sizes["l14-rna1"] == (2_000, 128, 0.01)
+
+
+@every_preset
+def test_what_all_of_them_share(name):
+    experiment = make(name)
+    assert experiment.environment == PrependAppend(4, 8)
+    assert experiment.network == SSRConfig(128, clip=50.0)
+    assert experiment.batch_size == 32
+    assert experiment.objective == TB(Squared(cap=5_000.0))
+    assert experiment.initial_log_z == 5.0
+    optimiser = experiment.optimiser
+    assert (optimiser.learning_rate, optimiser.log_z_learning_rate) == (1e-4, 1e-2)
+    assert (optimiser.max_norm, optimiser.least_log_z) == (10.0, 0.0)
+    assert experiment.count_distinct
+    # As many new strings for all of them: 32 a round.
+    assert experiment.reward_calls(experiment.steps) == 64_000
+
+
+@every_preset
+def test_buffer_and_teacher(name):
+    experiment = make(name)
+    buffer, taught = experiment.replay, name.startswith("teacher")
+    assert (buffer is None) == (name == "tb")
+    if buffer is not None:
+        assert (buffer.capacity, buffer.unique) == (1_000, True)
+        assert buffer.split == SplitDraw(0.5, 0.1)
+        assert buffer.priority == ("loss" if name.endswith("per") else "reward")
+        assert buffer.refresh == name.endswith("per")
+    assert (experiment.teacher_reward is not None) == taught
+    if taught:
+        assert experiment.teacher_reward == DoubleLog(alpha=0.5, floor=0.0, cap=5_000.0)
+        assert experiment.teacher_optimiser is not None
+        assert experiment.teacher_optimiser.learning_rate == 5e-4
+
+
+def test_the_rounds():
+    """Two of three rounds are the Student's; each ends with a batch of the buffer."""
+    own, replayed = OnPolicy(0.05), FromReplay()
+    assert make("tb", epsilon=0.05).behaviour == own
+    assert make("tb-prt", epsilon=0.05).behaviour == Cycle((own, replayed))
+    taught = (own, replayed, own, replayed, FromTeacher(0.05), replayed)
+    assert make("teacher-per", epsilon=0.05).behaviour == Cycle(taught)
+    search = Cycle((LocalSearch(own, depth=3, rounds=7), replayed))
+    assert make("search-prt", epsilon=0.05).behaviour == search
+
+
+def test_other_sizes_networks_and_directions():
+    experiment = make("tb-per", rounds=10, batch_size=8, grow="end", network=MLPConfig(16))
+    assert experiment.steps == 20
+    assert experiment.environment == Autoregressive(4, 8)
+    assert experiment.network == MLPConfig(16)
+    assert make("tb", rounds=10).steps == 10
+    assert make("tb", rounds=10, steps=7).steps == 7
+    assert not discovery(TARGET, num_symbols=20, length=12).count_distinct
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="unknown preset 'nope'; choose from tb, "):
+        make("nope")
+    with pytest.raises(ValueError, match="does not say of which strings it is: give num_symbols"):
+        discovery(TARGET)
+    with pytest.raises(ValueError, match="a multiple of 8, got 30"):
+        make("search-prt", batch_size=30)
