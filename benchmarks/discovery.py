@@ -3,6 +3,7 @@
     python benchmarks/discovery.py run --tasks tfbind8     # finished cells are kept
     python benchmarks/discovery.py table                   # from benchmarks/results/discovery
     python benchmarks/discovery.py figure tfbind8          # modes found over rounds
+    python benchmarks/discovery.py time                    # rounds and rewards a second
 
 A cell is one preset on one task with all its seeds in one program. All presets of a task ask for
 as many rewards. Seeds are the same for all of them, but begin with different networks where there
@@ -14,12 +15,18 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
 from scipy import stats
 
+import didact
+from bench import machine, matmul_peak
+from didact.presets import DISCOVERY_TASKS, discovery
 from grid import finished, number, spread
 
 RESULTS = Path(__file__).parent / "results" / "discovery"
@@ -186,10 +193,79 @@ def figure(task: str) -> Path:
     return path
 
 
+def time_rounds(tasks: list[str], preset: str = "teacher-per") -> None:
+    """Rounds a second of each task, with one seed and with four in one program, beside the share of
+    the matrix-product peak; and strings a second of the rewards alone.
+    """
+    rows = []
+    print(f"{'task':10}{'seeds':>6}{'rounds/s':>10}{'ms/update':>11}{'of peak':>9}{'reward/s':>12}")
+    for task in tasks:
+        known = DISCOVERY_TASKS[task]
+        target = known.target()
+        experiment = discovery(
+            target, preset, rounds=known.rounds, width=known.width, epsilon=known.epsilon
+        )
+        turns = len(experiment.behaviour.turns)
+        strings = strings_per_second(experiment)
+        for seeds in (1, 4):
+            steps = turns * (2 if known.width > 512 else 20)
+            state = didact.init(experiment, range(seeds))
+            state, info = didact.train_chunk(experiment, state, turns, capacity=steps)
+            jax.block_until_ready(info.loss)
+            peak = matmul_peak()
+            began = time.perf_counter()
+            state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
+            jax.block_until_ready(info.loss)
+            seconds = (time.perf_counter() - began) / steps
+            row = {
+                "task": task,
+                "preset": preset,
+                "seeds": seeds,
+                "rounds_per_second": 0.5 / seconds,
+                "milliseconds": 1e3 * seconds,
+                "share_of_peak": seeds * operations(experiment, known.width) / peak / seconds,
+                "rewards_per_second": strings,
+            }
+            rows.append(row)
+            print(
+                f"{task:10}{seeds:6}{row['rounds_per_second']:10.2f}{row['milliseconds']:11.1f}"
+                f"{row['share_of_peak']:9.0%}{strings:12,.0f}",
+                flush=True,
+            )
+    out = RESULTS.parent / "discovery-rounds.json"
+    out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+    print(f"Written to {out.name}")
+
+
+def operations(experiment: didact.Experiment, width: int) -> float:
+    """Nominal operations of an update, the mean over the schedule: each child of each string once
+    in a rollout and three times, for both agents, in training, by one product [width, width].
+    """
+    env = experiment.environment
+    turns = experiment.behaviour.turns
+    rollouts = sum(turn.source != "replay" for turn in turns) / len(turns)
+    agents = 1 if experiment.teacher_reward is None else 2
+    each = 2 * width**2 * env.forward_size
+    return experiment.batch_size * env.num_steps * each * (rollouts + 3 * agents)
+
+
+def strings_per_second(experiment: didact.Experiment, n: int = 4096) -> float:
+    """How fast the rewards of random strings are computed, in batches of 4,096."""
+    env = experiment.environment
+    symbols = env.feature_size // env.num_steps
+    x = jax.random.randint(jax.random.key(0), (n, env.num_steps), 0, symbols)
+    score = eqx.filter_jit(lambda target, x: jax.vmap(target.log_reward)(x))
+    score(experiment.target, x).block_until_ready()
+    began = time.perf_counter()
+    for _ in range(5):
+        score(experiment.target, x).block_until_ready()
+    return 5 * n / (time.perf_counter() - began)
+
+
 def main() -> None:
-    """Run, collect, tabulate or draw."""
+    """Run, collect, tabulate, draw or time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["run", "collect", "table", "figure"])
+    parser.add_argument("action", choices=["run", "collect", "table", "figure", "time"])
     parser.add_argument("task", nargs="?", choices=list(CELLS))
     parser.add_argument("--tasks", nargs="+", choices=list(CELLS), default=list(CELLS))
     parser.add_argument("--out", type=Path, default=Path("runs/discovery"))
@@ -198,6 +274,9 @@ def main() -> None:
         if options.task is None:
             parser.error("name the task of the figure")
         print(figure(options.task).name)
+        return
+    if options.action == "time":
+        time_rounds(options.tasks)
         return
     if options.action == "run":
         run(options.out, options.tasks)
