@@ -1,12 +1,15 @@
 """Snapshots: the laws of Student and Teacher at moments of the training, as small pictures.
 
 Where the laws are known exactly (`ExactSnapshots`) a picture is the law itself, else
-(`DrawnSnapshots`, for real vectors) a histogram of draws. `target.npz` holds the target's picture,
-`STEP.npz` the Student's and the Teacher's; `extent` says where those of draws look.
+(`DrawnSnapshots`, for real vectors) a histogram of draws. The picture of a law over strings is its
+profile [num_symbols, length], the probability of each symbol in each place: that of the law, or
+(`DrawnProfiles`) of draws. `target.npz` holds the target's picture, `STEP.npz` the Student's and
+the Teacher's; `extent` says where those of draws look.
 """
 
 import functools
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +17,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Float64, Int
+from jaxtyping import Array, Float, Float32, Float64, Int, Shaped
 from scipy.special import ndtr
 
 from ._files import write_whole
 from ._sampler import Sampler
 from ._types import EnumerableEnvironment, Environment, SamplableTarget, Target
 from .behaviours import run_mala
+from .environments import Strings
 from .metrics import empirical, exact
 
 FORMAT_VERSION = 1
@@ -119,38 +123,88 @@ def interesting_pairs(points: Float64[np.ndarray, "n dim"]) -> Int[np.ndarray, "
 
 
 class ExactSnapshots:
-    """The laws of an environment whose terminal states are positions on a grid."""
+    """The laws of an environment whose terminal states are positions on a grid, or strings."""
 
     def __init__(self, folder: Path, env: EnumerableEnvironment, target: Target):
         self.folder, self.env, self.target = folder, env, target
 
     def save(self, step: int, laws: dict[str, np.ndarray]) -> None:
-        """Keep the laws as pictures: the grid itself in up to 2 dimensions, else its pairwise
-        marginals.
+        """Keep the laws as pictures: of strings their profiles; the grid itself in up to 2
+        dimensions, else its pairwise marginals.
         """
+        if not laws:
+            return
         x = exact.terminal_samples(self.env)
-        if not laws or x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
+        if x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
             return
         self.folder.mkdir(exist_ok=True)
-        x = x - x.min()
-        side = int(x.max()) + 1
-        pairs = [(i, j) for i in range(x.shape[1]) for j in range(i + 1, x.shape[1])][:MAX_PAIRS]
-
-        def picture(law: np.ndarray) -> np.ndarray:
-            if x.shape[1] == 1:
-                return np.bincount(x[:, 0], law, side).astype(np.float32)
-            tables = [np.bincount(x[:, i] * side + x[:, j], law, side**2) for i, j in pairs]
-            tables = np.reshape(tables, (len(pairs), side, side)).astype(np.float32)
-            return tables[0] if x.shape[1] == 2 else tables
-
-        facts = {"pairs": np.asarray(pairs, np.int32).reshape(-1, 2)}
+        if isinstance(self.env, Strings):
+            num_symbols, facts = self.env.num_symbols, {}
+            picture = functools.partial(profile, x, num_symbols)
+        else:
+            picture, facts = _on_grid(x)
         if not (self.folder / "target.npz").exists():
             truth = exact.truth(self.env, self.target)
-            extra = {"modes": picture(truth.mode >= 0) > 0} if x.shape[1] <= 2 else {}
+            is_plane = facts and x.shape[1] <= 2
+            extra = {"modes": picture(truth.mode >= 0) > 0} if is_plane else {}
             pictures = {"target": picture(np.exp(truth.log_p))}
             save_npz(self.folder / "target.npz", **pictures, **extra, **facts)
         pictures = {name: picture(law) for name, law in laws.items()}
         save_npz(self.folder / f"{step:09d}.npz", step=np.asarray(step), **pictures, **facts)
+
+
+def profile(
+    x: Int[np.ndarray, "n length"],
+    num_symbols: int,
+    weight: Shaped[np.ndarray, " n"] | None = None,
+) -> Float32[np.ndarray, "symbols length"]:
+    """Share of each symbol in each place of strings, by their weights, which sum to 1 (None: all
+    alike).
+    """
+    weight = np.full(len(x), 1 / max(len(x), 1)) if weight is None else weight
+    places = [np.bincount(x[:, place], weight, num_symbols) for place in range(x.shape[1])]
+    return np.stack(places, axis=1).astype(np.float32)
+
+
+def _on_grid(
+    x: Int[np.ndarray, "n axes"],
+) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, np.ndarray]]:
+    """What makes the picture of a law over positions, and the pairs of coordinates in it."""
+    x = x - x.min()
+    side, dim = int(x.max()) + 1, x.shape[1]
+    pairs = list(itertools.combinations(range(dim), 2))[:MAX_PAIRS]
+
+    def picture(law: np.ndarray) -> np.ndarray:
+        if dim == 1:
+            return np.bincount(x[:, 0], law, side).astype(np.float32)
+        tables = [np.bincount(x[:, i] * side + x[:, j], law, side**2) for i, j in pairs]
+        tables = np.reshape(tables, (len(pairs), side, side)).astype(np.float32)
+        return tables[0] if dim == 2 else tables
+
+    return picture, {"pairs": np.asarray(pairs, np.int32).reshape(-1, 2)}
+
+
+class DrawnProfiles:
+    """Profiles of draws of laws over strings of which there are too many to list. The target's is
+    not known then, and no reward is asked for.
+    """
+
+    def __init__(self, folder: Path, env: Strings, seed: int):
+        self.folder, self.env = folder, env
+        # As for `DrawnSnapshots`.
+        self.key = jax.random.fold_in(jax.random.key(seed), _SNAPSHOT)
+
+    def save(self, step: int, student: Sampler, teacher: Sampler | None) -> None:
+        """Keep the Student's and the Teacher's profile."""
+        self.folder.mkdir(exist_ok=True)
+        samplers = {"student": student} | ({} if teacher is None else {"teacher": teacher})
+        pictures = {
+            name: profile(
+                np.asarray(empirical.objects(sampler, self.key, NUM_DRAWS)), self.env.num_symbols
+            )
+            for name, sampler in samplers.items()
+        }
+        save_npz(self.folder / f"{step:09d}.npz", step=np.asarray(step), **pictures)
 
 
 class DrawnSnapshots:

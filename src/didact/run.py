@@ -40,6 +40,7 @@ from ._snapshots import (
 from ._train import StepInfo, TrainState
 from ._types import EnumerableEnvironment, SamplableTarget, Target
 from ._version import __version__
+from .datasets import DataError
 from .environments import Diffusion, Strings
 from .logging import MetricsLog, ProgressBar, RewardLedger, read_metrics, reward_calls
 from .metrics import (
@@ -100,6 +101,8 @@ class Run:
             seeds = _check_seeds(config["seeds"])
         except ForeignName as error:
             raise RunError(_how_to_give(path, config["experiment"], given or {})) from error
+        except DataError as error:  # the run is whole, and the message says what helps
+            raise RunError(str(error)) from error
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _damaged(path / "config.json", error) from error
         return Run(path, experiment, seeds, config)
@@ -147,10 +150,10 @@ class Run:
         state = self.state()
         with _host_rewards(self.experiment):
             verdict = _evaluate_run(self, state, num_draws)
-        try:
-            _keep_verdict(self, state, verdict)
-        except OSError as error:
-            _log.warning("The verdict cannot be kept in %s: %s", self.path, error)
+            try:
+                _keep_verdict(self, state, verdict)
+            except OSError as error:
+                _log.warning("The verdict cannot be kept in %s: %s", self.path, error)
         return verdict
 
     def verdict(self) -> dict[str, Any]:
@@ -204,7 +207,7 @@ def train(
     **Arguments:** `out`: the folder; `seeds`: replicas, trained side by side in one program;
     `evaluations`: so many times the Student is evaluated and a snapshot kept on the way;
     `checkpoint_seconds` between checkpoints; `num_draws` of the final draw statistics (None: the
-    paper's 100,000, for real vectors 10,000, where the reward is computed outside JAX 2,000);
+    paper's 100,000; for vectors and strings 10,000; for a reward computed outside JAX 2,000);
     `should_stop` is asked after each chunk, and where rewards are computed outside JAX before
     each step: True ends with everything written; `summary`:
     labels for the report; `progress`: show a bar on stderr, or where that is no terminal a line
@@ -859,7 +862,8 @@ def _mode_mass(sampler: Sampler, target: Target) -> float | None:
 def _default_draws(experiment: Experiment) -> int:
     if isinstance(experiment.target, HostReward):
         return 2_000
-    return 10_000 if is_vector(experiment.environment) else 100_000
+    env = experiment.environment
+    return 10_000 if is_vector(env) or isinstance(env, Strings) else 100_000
 
 
 def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[str, Any]:

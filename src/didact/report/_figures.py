@@ -189,6 +189,7 @@ def curves(
     bounds: tuple[float | None, float | None] = (None, None),
     reference: tuple[float, str] | None = None,
     whole: bool = False,
+    against: str = "reward calls",
 ) -> Figure:
     """Quantities against reward calls: seeds as thin lines, their mean thick; `whole` ones are
     counts.
@@ -196,7 +197,7 @@ def curves(
     With `smooth` the thin lines are the raw values and the thick ones running means (of the
     logarithm where `log`). `reference` draws a labelled horizontal line.
     """
-    figure, ax = wide("reward calls", ylabel)
+    figure, ax = wide(against, ylabel)
     if log:
         ax.set_yscale("log")
     for line in lines:

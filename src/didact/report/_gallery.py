@@ -32,7 +32,11 @@ def gallery(run: RunData) -> Gallery:
             errors.extend(_errors(run, last, run.target))
         frames.extend(_frame(run, s, run.target, scales) for s in run.snapshots)
     return Gallery(
-        tuple(densities), tuple(errors), tuple(frames), tuple(_modes(run)), tuple(_training(run))
+        tuple(densities),
+        tuple(errors),
+        tuple(frames),
+        tuple(mode_curves(run)),
+        tuple(training_curves(run)),
     )
 
 
@@ -113,10 +117,10 @@ def _missed(run: RunData, last: Snapshot) -> Bools | None:
 
 def _frame(run: RunData, snapshot: Snapshot, target: Floats, scales: _Scales) -> Frame:
     stem, where = f"frames/{snapshot.step:09d}", in_pair(run, run.pairs[0])
-    facts = _facts(run, snapshot.step)
+    said = facts(run, snapshot.step)
     if target.ndim == 2:
         return Frame(
-            snapshot.step, facts, (_density_lines(snapshot, target, scales, f"{stem}-density"),)
+            snapshot.step, said, (_density_lines(snapshot, target, scales, f"{stem}-density"),)
         )
     student, void = snapshot.student[0], _cells(run, 0)
 
@@ -133,17 +137,17 @@ def _frame(run: RunData, snapshot: Snapshot, target: Floats, scales: _Scales) ->
         parts.append(("teacher", "Teacher", drawn))
     return Frame(
         snapshot.step,
-        facts,
+        said,
         tuple(
             Picture(
-                f"{stem}-{key}", data, title, f"{title}{where}, at step {snapshot.step:,}. {facts}"
+                f"{stem}-{key}", data, title, f"{title}{where}, at step {snapshot.step:,}. {said}"
             )
             for key, title, data in parts
         ),
     )
 
 
-def _facts(run: RunData, step: int) -> str:
+def facts(run: RunData, step: int) -> str:
     """What the evaluation at `step` says, in words; empty if there was none."""
     evaluation = at_step(run.evaluations, step) or {}
     training = at_step(run.train, step) or {}
@@ -166,7 +170,8 @@ def _facts(run: RunData, step: int) -> str:
     return ", ".join(parts)
 
 
-def _modes(run: RunData) -> Iterable[Picture]:
+def mode_curves(run: RunData) -> Iterable[Picture]:
+    """Modes found and held in the course of the training, and how good the whole law is."""
     modes = num_modes(run)
     lines = courses(
         (run.train, "modes_found", "found, by any path", figures.ORANGE, "-", ""),
@@ -182,7 +187,9 @@ def _modes(run: RunData) -> Iterable[Picture]:
             reference=(modes, "all modes") if modes else None,
             whole=True,
         )
-        yield picture("modes", drawn, "Modes found and modes held", course(lines))
+        held = any(line.label.startswith("held") for line in lines)
+        title = "Modes found and modes held" if held else "Modes found"
+        yield picture("modes", drawn, title, course(lines))
     lines = courses(
         (run.evaluations, "mode_mass_recall", "mode-mass recall", figures.BLUE, "-", "o"),
         (run.evaluations, "tv", "total variation", figures.VERMILION, "--", "s"),
@@ -195,7 +202,8 @@ def _modes(run: RunData) -> Iterable[Picture]:
         yield picture("quality", drawn, title, course(lines))
 
 
-def _training(run: RunData) -> Iterable[Picture]:
+def training_curves(run: RunData) -> Iterable[Picture]:
+    """Losses and the learned log Z."""
     lines = courses(
         (run.train, "loss", "Student", figures.BLUE, "-", ""),
         (run.train, "teacher_loss", "Teacher", figures.VERMILION, "--", ""),

@@ -6,26 +6,21 @@ from typing import cast
 
 import numpy as np
 
-from . import _vectors_page, _vectors_verdict
+from . import _strings_page, _strings_verdict, _vectors_page, _vectors_verdict
 from . import _verdict as verdict
 from ._appendix import configuration, reproduce, shortened
 from ._gallery import MAX_PAIRS
 from ._html import Html, markup, tag
-from ._numbers import (
-    count,
-    duration,
-    mean,
-    mean_and_error,
-    number,
-    percent,
-    value_and_error,
-)
+from ._metrics import metrics
+from ._numbers import count, duration, mean, number, percent
 from ._parts import (
     NO_MODES,
+    about_holding,
+    about_student,
     about_teacher,
+    about_z,
+    explanation,
     grid,
-    metric_row,
-    metric_table,
     samplers,
     stepper,
     training,
@@ -42,7 +37,9 @@ _POLICY = (
 def page(run: RunData, pictures: Gallery, frames: Sequence[Frame]) -> str:
     """The whole document; `frames` are those of `pictures` that it shows."""
     title = _title(run)
-    of_kind = _vectors_page.chapters if run.over_vectors else _chapters
+    of_kind = _chapters
+    if run.over_vectors or run.over_strings:
+        of_kind = (_vectors_page if run.over_vectors else _strings_page).chapters
     header = markup(_masthead(run, title), _verdict_box(run), _notes(run))
     chapters = (*of_kind(run, pictures, frames), *_appendix(run))
     return document(title, header, chapters, _footer(run))
@@ -81,7 +78,8 @@ def _chapters(
     run: RunData, pictures: Gallery, frames: Sequence[Frame]
 ) -> Iterable[tuple[str, str, Html]]:
     yield "what", "What was trained", _explanation(run)
-    yield "verdict", "The verdict in numbers", _metrics(run)
+    table = metrics(run, verdict.table(run.final), verdict.rule(run))
+    yield "verdict", "The verdict in numbers", table
     yield "densities", samplers(run), _densities(run, pictures.densities)
     yield "errors", "Where the Student is wrong", _errors(run, pictures.errors)
     yield "course", "How they changed in training", _stepper(run, frames)
@@ -123,7 +121,10 @@ def _masthead(run: RunData, title: str) -> Html:
 
 
 def _verdict_box(run: RunData) -> Html:
-    judged = _vectors_verdict.judge(run) if run.over_vectors else verdict.judge(run)
+    judge = verdict.judge
+    if run.over_vectors or run.over_strings:
+        judge = (_vectors_verdict if run.over_vectors else _strings_verdict).judge
+    judged = judge(run)
     remarks = tag("ul", *(tag("li", r) for r in judged.remarks)) if judged.remarks else Html()
     return tag(
         "div",
@@ -166,43 +167,22 @@ def _notes(run: RunData) -> Html:
 
 
 def _explanation(run: RunData) -> Html:
-    summary = run.summary
-    method = summary.get("method")
-    terms = [
+    lead = (
+        "This run trained a sampler: a program that draws objects at random, each with a "
+        + "probability proportional to its reward, and so shows all good objects and not "
+        + "only the best one. The rewards are given; what is unknown is where they are high."
+    )
+    terms = (
         ("Target", _about_target(run)),
         ("Mode", _about_modes(run)),
-        (
-            "Student",
-            "The sampler that is wanted in the end: a neural network that builds an object step "
-            + "by step. It learns from paths: how likely does it make this path, how likely "
-            + "should it be, and by how much must the network change?",
-        ),
+        ("Student", about_student("an object")),
         ("Teacher", about_teacher(run)),
-        (
-            "Found and held",
-            "A mode is found once any training path has ended in it, and held if the trained "
-            + "Student gives it at least half of the probability it should have. Finding takes "
-            + "one visit and can be forgotten; only what is held shows up in samples."
-            if verdict.num_modes(run)
-            else "",
-        ),
-    ]
-    cards = (tag("div", tag("dt", name), tag("dd", text)) for name, text in terms if text)
-    return markup(
-        tag(
-            "p",
-            "This run trained a sampler: a program that draws objects at random, each with a "
-            + "probability proportional to its reward, and so shows all good objects and not "
-            + "only the best one. The rewards are given; what is unknown is where they are high.",
-            class_="lead",
-        ),
-        tag("p", tag("b", "This run. "), shortened(str(method))) if method else Html(),
-        tag("dl", *cards, class_="terms"),
+        ("Found and held", about_holding(run)),
     )
+    return explanation(run, lead, terms)
 
 
 def _about_target(run: RunData) -> str:
-    log_z = scalar(run.summary, "log_z")
     text = (
         "The distribution to be sampled: the probability of an object is its reward divided by "
         + "Z, the sum of all rewards. "
@@ -215,14 +195,7 @@ def _about_target(run: RunData) -> str:
             + f"{number(side)}; a path starts in the corner, adds 1 to one coordinate at a time, "
             + f"and stops. There are {number(ends)} cells to stop in. "
         )
-    if log_z is not None:
-        text += f"Z is known (log Z = {number(log_z, digits=5)}). "
-    if run.final.get("exact") is True:
-        text += (
-            "The result can be checked exactly, not by eye: the probability of every object can "
-            + "be computed."
-        )
-    return text
+    return text + about_z(run)
 
 
 def _about_modes(run: RunData) -> str:
@@ -256,60 +229,6 @@ def _uneven(run: RunData) -> str:
     return (
         f" At side {number(side)} some cells lie exactly on the edge of a group; as in the "
         + "published code, rounding counts them on one side only, so the groups differ in size."
-    )
-
-
-def _metrics(run: RunData) -> Html:
-    rows = verdict.table(run.final)
-    if not rows:
-        return tag("p", "There is no evaluation in this folder.")
-    per_seed = ("Per seed",) if run.num_seeds > 1 else ()
-    head = ("Metric", "Perfect sampler", "Student", *per_seed, "Meaning")
-    table = metric_table(head, (_metric_row(m, run) for m in rows))
-    return markup(tag("p", _metrics_lead(run)), table, tag("p", verdict.rule(run), class_="small"))
-
-
-def _metrics_lead(run: RunData) -> str:
-    final = run.final
-    spread = (
-        f"Mean ± standard error over {run.num_seeds} seeds. "
-        if run.num_seeds > 1
-        else "One seed: nothing here says how much another seed would differ. "
-    )
-    if final.get("exact") is True:
-        return spread + (
-            "Unless a row speaks of draws or of training, the numbers are exact: computed from "
-            + "the probabilities of all objects, without sampling."
-        )
-    reason = final.get("reason")
-    because = f": {shortened(reason)}" if isinstance(reason, str) and reason else "."
-    text = f"{spread}These numbers are not exact{because}"
-    if final.get("exact") is False:
-        text += (
-            " Unless a row speaks of training, they come from draws of the Student and say "
-            + "nothing of what it never draws."
-        )
-    if mean(values(final, "elbo_standard_error")) is not None:
-        of = "one seed’s ELBO" if run.num_seeds > 1 else "the ELBO"
-        text += f" The ± of {of} is the standard error of its draws."
-    return text
-
-
-def _metric_row(metric: verdict.Metric, run: RunData) -> Html:
-    entries = values(run.final, metric.key)
-    errors = verdict.errors_of_draws(metric, run.final, entries.size)
-
-    def write(value: float, error: float) -> str:
-        return value_and_error(value, error, signed=metric.signed)
-
-    own, each = mean_and_error(entries, signed=metric.signed), ""
-    if run.num_seeds > 1:
-        each = ", ".join(map(write, entries, errors))
-    elif entries.size == 1 and np.isfinite(entries[0]):
-        own = write(entries[0], errors[0])
-    several = run.num_seeds > 1
-    return metric_row(
-        metric.name, metric.perfect(run.final), own, each if several else None, metric.meaning
     )
 
 

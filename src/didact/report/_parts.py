@@ -3,12 +3,15 @@
 import base64
 from collections.abc import Iterable, Sequence
 
+from ._appendix import shortened
 from ._html import Html, markup, tag
+from ._numbers import number
 from ._pictures import Frame, Picture
-from ._read import RunData, section
+from ._read import RunData, scalar, section
+from ._verdict import num_modes
 
 
-def stepper(text: str, frames: Sequence[Frame]) -> Html:
+def stepper(text: str, frames: Sequence[Frame], kind: str = "film") -> Html:
     """Moments of the training to choose from, without a script; `text` stands above."""
     if not frames:
         return Html()
@@ -30,7 +33,7 @@ def stepper(text: str, frames: Sequence[Frame]) -> Html:
                         _jump("later ▶", i + 1, last),
                         class_="caption",
                     ),
-                    grid(frame.pictures, f"film film-{len(frame.pictures)}"),
+                    grid(frame.pictures, f"{kind} film-{len(frame.pictures)}"),
                     class_="frame",
                 ),
                 class_="step",
@@ -64,7 +67,7 @@ def grid(pictures: Sequence[Picture], kind: str) -> Html:
             tag(
                 "figure",
                 tag("figcaption", p.title),
-                tag("img", src=_data(p.png), alt=p.alt),
+                image(p),
             )
             for p in pictures
         ),
@@ -72,8 +75,11 @@ def grid(pictures: Sequence[Picture], kind: str) -> Html:
     )
 
 
-def _data(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def image(picture: Picture) -> Html:
+    """A picture by itself, within the page."""
+    kind = {"png": "png", "svg": "svg+xml"}[picture.kind]
+    data = base64.b64encode(picture.image).decode("ascii")
+    return tag("img", src=f"data:image/{kind};base64,{data}", alt=picture.alt)
 
 
 def metric_table(head: Sequence[str], rows: Iterable[Html]) -> Html:
@@ -122,6 +128,49 @@ def _loss(run: RunData) -> str:
     measure = "is the squared mismatch" if squared else "grows with the mismatch"
     what = "a path" if of_paths else "a path or a part of it"
     return f"{measure} between how likely the Student makes {what} and how likely it should be"
+
+
+def explanation(run: RunData, lead: str, terms: Iterable[tuple[str, str]]) -> Html:
+    """What was trained: a paragraph, the method, and what the words on the page mean."""
+    method = run.summary.get("method")
+    cards = (tag("div", tag("dt", name), tag("dd", text)) for name, text in terms if text)
+    return markup(
+        tag("p", lead, class_="lead"),
+        tag("p", tag("b", "This run. "), shortened(str(method))) if method else Html(),
+        tag("dl", *cards, class_="terms"),
+    )
+
+
+def about_student(what: str) -> str:
+    """What the Student is, where it builds `what` step by step."""
+    return (
+        f"The sampler that is wanted in the end: a neural network that builds {what} step by "
+        + "step. It learns from paths: how likely does it make this path, how likely should it "
+        + "be, and by how much must the network change?"
+    )
+
+
+def about_z(run: RunData) -> str:
+    """What is known of Z, and whether the result was checked exactly."""
+    log_z = scalar(run.summary, "log_z")
+    text = "" if log_z is None else f"Z is known (log Z = {number(log_z, digits=5)}). "
+    if run.final.get("exact") is True:
+        text += (
+            "The result can be checked exactly, not by eye: the probability of every object can "
+            + "be computed."
+        )
+    return text
+
+
+def about_holding(run: RunData) -> str:
+    """What it means to find a mode and to hold it; empty where there are none."""
+    if not num_modes(run):
+        return ""
+    return (
+        "A mode is found once any training path has ended in it, and held if the trained "
+        + "Student gives it at least half of the probability it should have. Finding takes "
+        + "one visit and can be forgotten; only what is held shows up in samples."
+    )
 
 
 NO_MODES = "This target names no modes, so none are counted."

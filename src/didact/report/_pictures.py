@@ -1,7 +1,7 @@
 """What the galleries share: pictures, frames, and curves of the training."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 
 from matplotlib.figure import Figure
@@ -14,12 +14,13 @@ from ._read import Record, RunData, series
 
 @dataclass(frozen=True)
 class Picture:
-    """One PNG: `name` is its file's stem, `alt` says what it shows."""
+    """One image, a PNG or an SVG: `name` is its file's stem, `alt` says what it shows."""
 
     name: str
-    png: bytes
+    image: bytes
     title: str
     alt: str
+    kind: str = "png"
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class Gallery:
     training: tuple[Picture, ...]
     bounds: tuple[Picture, ...] = ()
     marginals: tuple[Picture, ...] = ()
+    values: tuple[Picture, ...] = ()
+    molecules: Mapping[str, Picture] = field(default_factory=dict)
+    """Of SMILES."""
 
     def __iter__(self) -> Iterator[Picture]:
         """Every picture once."""
         frames = chain.from_iterable(frame.pictures for frame in self.frames)
         groups = (self.densities, self.errors, frames, self.modes, self.training)
-        return chain(*groups, self.bounds, self.marginals)
+        molecules = self.molecules.values()
+        return chain(*groups, self.bounds, self.marginals, self.values, molecules)
 
 
 def in_pair(run: RunData, pair: tuple[int, int]) -> str:
@@ -62,11 +67,14 @@ def at_step(records: Iterable[Record], step: int) -> Record | None:
 
 def courses(
     *specs: tuple[Iterable[Record], str, str, str, str, str],
+    by: str = "reward_calls",
 ) -> list[Line]:
-    """The curves for which there are numbers: (records, key, label, colour, dash, marker)."""
+    """The curves for which there are numbers: (records, key, label, colour, dash, marker); against
+    reward calls, or what `by` names.
+    """
     lines: list[Line] = []
     for records, key, label, color, dash, marker in specs:
-        x, y = series(records, key)
+        x, y = series(records, key, by)
         if x.size:
             lines.append(Line(label, x, y, color, dash, marker))
     return lines
@@ -77,10 +85,10 @@ def picture(name: str, figure: Figure, title: str, alt: str) -> Picture:
     return Picture(name, figures.png(figure), title, alt)
 
 
-def course(lines: Iterable[Line]) -> str:
+def course(lines: Iterable[Line], against: str = "reward calls") -> str:
     """Where each curve starts and ends, for the alternative text."""
     parts = [
         f"{line.label} from {number(mean(line.y[0]))} to {number(mean(line.y[-1]))}"
         for line in lines
     ]
-    return "Curves against reward calls, mean over seeds: " + "; ".join(parts) + "."
+    return f"Curves against {against}, mean over seeds: " + "; ".join(parts) + "."

@@ -23,6 +23,7 @@ Bools: TypeAlias = NDArray[np.bool_]
 FORMAT_VERSION = 1
 MAX_FRAMES = 25
 """With more evaluations than 24, snapshots are left out between the first and the last."""
+_MAX_FOUND_BYTES, _MAX_FOUND, _MAX_TEXT, _MAX_SYMBOLS = 2**22, 100, 500, 1000
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -31,7 +32,8 @@ class Snapshot:
     """Terminal probabilities of the first seed at one step of training.
 
     `student` and `teacher` are [n, side, side] (n = 1 in two dimensions, one marginal for each
-    pair of coordinates above), or [1, side] in one dimension.
+    pair of coordinates above), or [1, side] in one dimension; over strings profiles
+    [1, num_symbols, length].
     """
 
     step: int
@@ -82,6 +84,33 @@ class Diagnostics:
 
 
 @dataclass(frozen=True)
+class FoundString:
+    """One string: `smiles` is its molecule; None for what is not known of it."""
+
+    string: str
+    value: float | None
+    log_reward: float | None
+    log_prob: float | None
+    mode: bool | None
+    smiles: str | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best different strings among draws of the first seed's Student, the best first.
+
+    `diverse` are the numbers of some that are far from each other; `mean_distance` of all,
+    `distance` says what that means.
+    """
+
+    best: tuple[FoundString, ...]
+    diverse: tuple[int, ...]
+    distance: str
+    mean_distance: float | None
+    num_draws: float | None
+
+
+@dataclass(frozen=True)
 class RunData:
     """What a run folder holds, as far as the report uses it.
 
@@ -97,6 +126,7 @@ class RunData:
     pictured: TargetPicture | None
     snapshots: tuple[Snapshot, ...]
     diagnostics: Diagnostics | None
+    found: Found | None
     notes: tuple[str, ...]
 
     @property
@@ -117,7 +147,7 @@ class RunData:
         taken to be those in which neither target nor samplers have any probability.
         """
         panels = self.target
-        if panels is None or panels.ndim != 3 or self.over_vectors:
+        if panels is None or panels.ndim != 3 or self.over_vectors or self.over_strings:
             return None
         if self.part("environment").get("type") == "environments.Hypergrid":
             void = np.zeros(panels.shape, dtype=np.bool_)
@@ -143,6 +173,22 @@ class RunData:
     def over_vectors(self) -> bool:
         """Whether the objects are real vectors, so that nothing is counted in cells."""
         return self.summary.get("space") == "vectors"
+
+    @property
+    def over_strings(self) -> bool:
+        """Whether the objects are strings of symbols."""
+        return self.summary.get("space") == "strings"
+
+    @property
+    def alphabet(self) -> tuple[str, ...]:
+        """The symbols of strings; empty where they have no letters."""
+        return _texts(self.summary.get("alphabet"))
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The SMILES that each symbol stands for; empty where the strings are no molecules."""
+        blocks = _texts(self.summary.get("blocks"))
+        return blocks if len(blocks) == len(self.alphabet) else ()
 
     @property
     def summary(self) -> Record:
@@ -196,13 +242,14 @@ def read(run_dir: Path) -> RunData:
     """
     notes: list[str] = []
     config = _read_config(run_dir / "config.json")
+    summary = section(config, "summary")
     records = _read_lines(run_dir / "metrics.jsonl", notes)
     train = tuple(r for r in records if r.get("kind") == "train")
     evaluations = tuple(r for r in records if r.get("kind") == "evaluation")
     final = _read_final(run_dir / "evaluation.json", evaluations, _how_to_evaluate(config), notes)
     if evaluations and final is evaluations[-1]:
-        final = _completed(final, train, section(config, "summary"))
-    notes.extend(_progress(final, train, section(config, "summary")))
+        final = _completed(final, train, summary)
+    notes.extend(_progress(final, train, summary))
     pictured = _read_target(run_dir / "snapshots" / "target.npz", notes)
     target = None if pictured is None else pictured.panels
     return RunData(
@@ -214,6 +261,9 @@ def read(run_dir: Path) -> RunData:
         pictured=pictured,
         snapshots=tuple(_read_snapshots(run_dir / "snapshots", target, notes)),
         diagnostics=_read_diagnostics(run_dir / "diagnostics.npz", notes),
+        found=_read_found(run_dir / "found.json", config, notes)
+        if summary.get("space") == "strings" and summary.get("alphabet")
+        else None,
         notes=tuple(notes),
     )
 
@@ -237,12 +287,13 @@ def values(record: Record, key: str) -> Floats:
     return np.array([_as_float(e) for e in entries], dtype=np.float64)
 
 
-def series(records: Iterable[Record], key: str) -> tuple[Floats, Floats]:
-    """The course of `key` in training: reward calls [n] and values [n, seeds].
+def series(records: Iterable[Record], key: str, by: str = "reward_calls") -> tuple[Floats, Floats]:
+    """The course of `key` in training: reward calls, or what `by` names, [n] and values
+    [n, seeds].
 
     Records without the key are left out; missing seeds are NaN.
     """
-    rows = [(scalar(r, "reward_calls"), values(r, key)) for r in records if r.get(key) is not None]
+    rows = [(scalar(r, by), values(r, key)) for r in records if r.get(key) is not None]
     known = [(x, y) for x, y in rows if x is not None and np.isfinite(y).any()]
     seeds = max((y.size for _, y in known), default=0)
     table = np.full((len(known), seeds), np.nan)
@@ -427,6 +478,62 @@ def _read_diagnostics(path: Path, notes: list[str]) -> Diagnostics | None:
         notes.append("diagnostics.npz cannot be read: there are no pictures of weights and draws.")
         return None
     return found
+
+
+def _read_found(path: Path, config: Record, notes: list[str]) -> Found | None:
+    again = f"{_how_to_evaluate(config)} makes it anew."
+    try:
+        if path.stat().st_size > _MAX_FOUND_BYTES:
+            raise ValueError("too large")
+        content = read_object(path)
+        if content.get("format_version") != FORMAT_VERSION:
+            raise ValueError("of another format")
+        listed = content["best"]
+        if not isinstance(listed, list) or not listed:
+            raise ValueError("without strings")
+        best = tuple(_found_string(entry) for entry in cast(list[object], listed)[:_MAX_FOUND])
+        places = [v for v in values(content, "diverse") if np.isfinite(v) and 0 <= v < len(best)]
+    except FileNotFoundError:
+        notes.append(f"found.json is missing, so the best strings are not shown: {again}")
+        return None
+    except (*_UNREADABLE, TypeError, RecursionError):
+        notes.append(f"found.json cannot be read, so the best strings are not shown: {again}")
+        return None
+    return Found(
+        best,
+        tuple(dict.fromkeys(int(place) for place in places)),
+        _text(content.get("distance")) or "distance",
+        scalar(content, "mean_distance"),
+        scalar(content, "num_draws"),
+    )
+
+
+def _found_string(entry: object) -> FoundString:
+    if not isinstance(entry, dict):
+        raise ValueError("not a string with its values")
+    record = cast(Record, entry)
+    mode = record.get("mode")
+    return FoundString(
+        _text(record["string"]),
+        scalar(record, "value"),
+        scalar(record, "log_reward"),
+        scalar(record, "log_prob"),
+        mode if isinstance(mode, bool) else None,
+        _text(record.get("smiles")) or None,
+    )
+
+
+def _text(value: object) -> str:
+    """A text of a length that can be shown; empty for what is none."""
+    return value[:_MAX_TEXT] if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """The symbols of a string, or of a list, as far as they can be shown."""
+    listed = [*value] if isinstance(value, str) else value
+    if not isinstance(listed, list):
+        return ()
+    return tuple(_text(entry) for entry in cast(list[object], listed)[:_MAX_SYMBOLS])
 
 
 def _points(array: NDArray[np.generic], coordinates: int) -> Floats:

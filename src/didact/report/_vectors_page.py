@@ -10,6 +10,7 @@ from ._numbers import MISSING, mean, mean_and_error, number, one, percent
 from ._parts import (
     NO_MODES,
     about_teacher,
+    explanation,
     grid,
     metric_row,
     metric_table,
@@ -22,7 +23,6 @@ from ._read import RunData, scalar, values
 from ._vectors_figures import ENCLOSED
 from ._verdict import num_modes
 
-_MAX_TEXT = 400
 _FEW = 50
 """Effective draws below which weighted draws make no picture."""
 
@@ -41,7 +41,11 @@ def chapters(
 
 
 def _explanation(run: RunData) -> Html:
-    method = run.summary.get("method")
+    lead = (
+        "This run trained a sampler: a program that draws points at random, each region as "
+        + "often as a given density says. The density can be evaluated at any point, but that "
+        + "does not say where it is high: a sampler has to find that out."
+    )
     terms = [
         ("Target", _about_target(run)),
         ("Mode", _about_modes(run)),
@@ -60,18 +64,7 @@ def _explanation(run: RunData) -> Html:
             + "as it misses nothing.",
         ),
     ]
-    cards = (tag("div", tag("dt", name), tag("dd", text)) for name, text in terms if text)
-    return markup(
-        tag(
-            "p",
-            "This run trained a sampler: a program that draws points at random, each region as "
-            + "often as a given density says. The density can be evaluated at any point, but that "
-            + "does not say where it is high: a sampler has to find that out.",
-            class_="lead",
-        ),
-        tag("p", tag("b", "This run. "), str(method)[:_MAX_TEXT]) if method else Html(),
-        tag("dl", *cards, class_="terms"),
-    )
+    return explanation(run, lead, terms)
 
 
 def _about_target(run: RunData) -> str:

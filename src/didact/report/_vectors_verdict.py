@@ -262,7 +262,7 @@ def _headline(run: RunData) -> str:
 
 
 def _remarks(run: RunData) -> list[str]:
-    found = (_of_bounds(run), _of_weights(run), _of_distance(run), _of_modes(run), _of_seeds(run))
+    found = (_of_bounds(run), of_weights(run), _of_distance(run), _of_modes(run), _of_seeds(run))
     return [remark for remark in found if remark]
 
 
@@ -285,7 +285,8 @@ def _of_bounds(run: RunData) -> str:
     return ""
 
 
-def _of_weights(run: RunData) -> str:
+def of_weights(run: RunData) -> str:
+    """What the draws are worth by their weights, and whether these can be trusted; or nothing."""
     k, share = mean(values(run.final, "k_hat")), mean(values(run.final, "ess"))
     draws = scalar(run.final, "num_scored")
     if k is None and share is None:

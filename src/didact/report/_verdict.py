@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._numbers import MISSING, count, mean, number, percent
+from ._numbers import count, mean, number, percent
 from ._read import Floats, Record, RunData, scalar, values
 
 # The lines between the three verdicts: share of the modes held, and total variation.
@@ -46,12 +46,19 @@ class Verdict:
     remarks: tuple[str, ...]
 
 
+_UNKNOWN = "not known"
+
+
 def _constant(text: str) -> Callable[[Record], str]:
     return lambda _: text
 
 
 def _from(key: str, digits: int = 3) -> Callable[[Record], str]:
-    return lambda final: number(scalar(final, key), digits=digits)
+    def write(final: Record) -> str:
+        known = scalar(final, key)
+        return _UNKNOWN if known is None else number(known, digits=digits)
+
+    return write
 
 
 def _expected_reached(final: Record) -> str:
@@ -64,7 +71,7 @@ def _expected_reached(final: Record) -> str:
     modes, mass = scalar(final, "num_modes"), scalar(final, "mode_mass_target")
     draws = scalar(final, "num_draws")
     if not modes or mass is None or draws is None:
-        return MISSING
+        return _UNKNOWN
     expected = modes * (1 - (1 - min(1.0, mass / modes)) ** draws)
     return number(modes) if modes - expected < 0.5 else f"≈ {number(round(expected))}"
 
@@ -120,6 +127,21 @@ METRICS: tuple[Metric, ...] = (
         _constant("0"),
     ),
     Metric(
+        "spearman",
+        "Rank correlation",
+        "Spearman’s, of the Student’s probability of an object with its reward, over all objects: "
+        + "1 if they are in the same order, 0 if the one says nothing of the other.",
+        _constant("1"),
+    ),
+    Metric(
+        "mean_value",
+        "Mean value",
+        "The mean value of what the Student draws, beside its exact expectation under the target. "
+        + "It can be right though much is missed, and too high where the Student draws only the "
+        + "best.",
+        _from("expected_value", 4),
+    ),
+    Metric(
         "log_z",
         "Learned log Z",
         "The Student’s estimate of the logarithm of the sum of all rewards.",
@@ -141,6 +163,13 @@ METRICS: tuple[Metric, ...] = (
         error="elbo_standard_error",
     ),
     Metric(
+        "eubo",
+        "EUBO",
+        "An upper bound on log Z: the same mean over paths that end as often in each object as "
+        + "they should. It rises with everything that the Student samples too rarely.",
+        _from("log_z_true", 5),
+    ),
+    Metric(
         "log_z_estimate",
         "Log Z from weighted draws",
         "The logarithm of the mean of R · P_B ÷ P_F over draws of the Student: closer to log Z "
@@ -155,6 +184,35 @@ METRICS: tuple[Metric, ...] = (
         + "Judged by how equal the weights are, so it can be high though a part is never drawn.",
         _constant("1"),
         by_samples=True,
+    ),
+    Metric(
+        "k_hat",
+        "k̂ of the weights",
+        "How heavy the tail of the weights is. Below 0.7 weighted averages can be trusted; above, "
+        + "a few draws carry most of the weight.",
+        _constant("< 0.7"),
+        by_samples=True,
+    ),
+    Metric(
+        "top_value",
+        "Value of the best 100",
+        "Mean value of the best 100 different draws: what a search for the best alone would look "
+        + "at.",
+        _constant("higher is better"),
+    ),
+    Metric(
+        "top_distance",
+        "Distance of the best 100",
+        "How many letters must be inserted, left out or replaced to make one of the best 100 into "
+        + "another, on average: whether they are many finds or one find many times.",
+        _constant("higher is more diverse"),
+    ),
+    Metric(
+        "distinct",
+        "Different objects asked for",
+        "Different objects whose reward training has asked for: what it would have cost if each "
+        + "had to be made and measured once.",
+        _constant("fewer is cheaper"),
     ),
     Metric(
         "modes_found",
@@ -174,8 +232,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "modes_reached",
         "Modes among final samples",
-        "Distinct modes among the draws used for the next row; a perfect sampler, too, can miss "
-        + "rare modes in so many draws.",
+        "Distinct modes among the final draws; a perfect sampler, too, can miss rare modes in so "
+        + "many of them.",
         _expected_reached,
         of_modes=True,
     ),
@@ -186,6 +244,10 @@ METRICS: tuple[Metric, ...] = (
         + "is not 0 but the sampling noise of a perfect sampler.",
         _from("empirical_l1_floor"),
     ),
+)
+
+_OF_SOME = frozenset(
+    ("spearman", "mean_value", "eubo", "k_hat", "top_value", "top_distance", "distinct")
 )
 
 
@@ -199,6 +261,8 @@ def table(final: Record) -> list[Metric]:
         without |= {m.key for m in METRICS if m.of_modes and scalar(final, m.key) is None}
     if scalar(final, "missed_mass") is None:  # by samples, or of an older version
         without.add("missed_mass")
+    # Of objects that have no value, or are too many to be told apart, there is nothing to say.
+    without |= {key for key in _OF_SOME if scalar(final, key) is None}
     return [m for m in METRICS if m.key in final and m.key not in without]
 
 

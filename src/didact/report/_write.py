@@ -1,9 +1,9 @@
-"""Put a report on disk: `report.html` and the PNG files of its figures."""
+"""Put a report on disk: `report.html` and the files of its figures."""
 
 from pathlib import Path
 
 from .._files import write_whole
-from . import _gallery, _vectors_gallery
+from . import _gallery, _strings_gallery, _vectors_gallery
 from ._page import page
 from ._pictures import Frame, Gallery
 from ._read import RunData, read
@@ -27,10 +27,10 @@ def write(run_dir: Path) -> Path:
         ValueError: `config.json` is missing or unreadable; the message says what to do.
     """
     run = read(Path(run_dir))
-    of_kind = _vectors_gallery if run.over_vectors else _gallery
-    pictures = of_kind.gallery(run)
+    of_kind = _strings_gallery if run.over_strings else _gallery
+    pictures = (_vectors_gallery if run.over_vectors else of_kind).gallery(run)
     for picture in pictures:
-        save(run.path / "figures" / f"{picture.name}.png", picture.png)
+        save(run.path / "figures" / f"{picture.name}.{picture.kind}", picture.image)
     path = run.path / "report.html"
     save(path, _fitting(run, pictures))
     return path
