@@ -9,6 +9,7 @@ $$P(s_0) = 1, \qquad P(s') = \sum_{s \to s'} P(s)\,P_F(s'\mid s).$$
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -91,16 +92,22 @@ def refusal(env: object, target: Target | None = None) -> str | None:
         return f"{type(env).__name__} has no numbered states."
     if isinstance(target, HostReward):
         return (
-            f"exact evaluation would ask for the rewards of all {env.num_terminal_states:,} "
+            f"exact evaluation would ask for the rewards of all {_count(env.num_terminal_states)} "
             "objects, which are computed outside JAX."
         )
     need = required_bytes(env)
     if num_states(env) <= MAX_STATES and need <= MAX_BYTES:
         return None
+    memory = f"{need / 2**30:,.1f}" if need < 2**60 else _count(need // 2**30)
     return (
-        f"exact evaluation would need {num_states(env):,} states and {need / 2**30:,.1f} GiB; "
+        f"exact evaluation would need {_count(num_states(env))} states and {memory} GiB; "
         f"up to {MAX_STATES:,} and {MAX_BYTES / 2**30:.0f} GiB are allowed."
     )
+
+
+def _count(number: int) -> str:
+    """A number for people: of long strings there are more than a float can say."""
+    return f"{number:,}" if number < 10**12 else f"about 10^{math.log10(number):.0f}"
 
 
 @_remember_last
@@ -153,7 +160,9 @@ def policy_table(sampler: Sampler) -> Float[Array, "states actions"]:
         kernel = sampler.forward_kernel(env.state_at(index))
         return jax.vmap(kernel.log_prob)(jnp.arange(env.num_actions, dtype=jnp.int32))
 
-    return jax.lax.map(row, jnp.arange(env.num_internal, dtype=jnp.int32), batch_size=_BLOCK)
+    # A network that scores each child of a state holds as many activations a state.
+    rows = jnp.arange(env.num_internal, dtype=jnp.int32)
+    return jax.lax.map(row, rows, batch_size=_BLOCK // 8)
 
 
 def reach(
