@@ -5,7 +5,6 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Num
@@ -16,11 +15,11 @@ from ._sampler import Sampler
 from ._types import Target
 from .environments import Strings
 from .metrics import empirical, exact, strings
+from .metrics._evaluate import scored_draws
 from .targets import StringTarget
 
 FORMAT_VERSION = 1
 NUM_BEST, NUM_DIVERSE = 100, 12
-_FOUND = 0x666F756E
 
 
 class Script(NamedTuple):
@@ -49,8 +48,9 @@ class Script(NamedTuple):
 
 
 def find(sampler: Sampler, target: Target, *, seed: int, n: int) -> dict[str, Any] | None:
-    """The best 100 different strings among n draws by their log R, the best first; None for objects
-    that are no strings with an alphabet.
+    """The best 100 different strings by their log R among the scored ones of the n draws of
+    `didact.metrics.draw_statistics`, the best first; None for objects that are no strings with an
+    alphabet.
 
     **Returns:** values for JSON: `best`, of each the `string`, `log_reward`, `log_prob` under the
     sampler, the `value` if the target has one, whether it is a `mode` where the target has any, and
@@ -59,9 +59,7 @@ def find(sampler: Sampler, target: Target, *, seed: int, n: int) -> dict[str, An
     """
     if Script.of(target) is None or not isinstance(sampler.environment, Strings):
         return None
-    # Apart from the keys that training makes of the same seed.
-    key = jax.random.fold_in(jax.random.key(seed), _FOUND)
-    drawn = empirical.draws(sampler, target, key, n)
+    drawn = scored_draws(sampler, target, seed=seed, n=n)
     x, first = np.unique(np.asarray(drawn.x), axis=0, return_index=True)
     log_reward = np.asarray(drawn.log_reward)[first]
     order = np.argsort(-log_reward, kind="stable")[:NUM_BEST]
@@ -75,7 +73,7 @@ def find(sampler: Sampler, target: Target, *, seed: int, n: int) -> dict[str, An
     return {
         "format_version": FORMAT_VERSION,
         "seed": seed,
-        "num_draws": n,
+        "num_draws": len(drawn.log_pf),
         "best": [
             dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
         ],

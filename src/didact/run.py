@@ -50,9 +50,10 @@ from .metrics import (
     evaluate_exactly,
     exact,
     finite_or_none,
+    mode_probabilities,
 )
 from .samples import draw_batches
-from .targets import HostReward, HostRewards
+from .targets import HostReward, HostRewards, StringTarget
 
 _log = logging.getLogger("didact")
 FORMAT_VERSION = 1
@@ -93,7 +94,7 @@ class Run:
         is not given.
         """
         path = Path(path)
-        config = _read_config(path)
+        config = read_config(path)
         try:
             experiment = from_json(config["experiment"], given)
             if not isinstance(experiment, Experiment):
@@ -105,6 +106,12 @@ class Run:
             raise RunError(str(error)) from error
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _damaged(path / "config.json", error) from error
+        if isinstance(experiment.target, HostReward):
+            difference = _differing_version(config.get("probe"), experiment.target)
+            if difference:
+                _log.warning(
+                    "%s: %s. What is scored from now on is scored by it.", path, difference
+                )
         return Run(path, experiment, seeds, config)
 
     def state(self) -> TrainState:
@@ -303,7 +310,7 @@ def _lock(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """The configuration of a run folder, of this format, as plain values."""
     file = path / "config.json"
     if not path.exists():
@@ -337,7 +344,7 @@ def _open(
     """The run that a folder holds, if it is this one; a new one in an empty folder."""
     facts = describe(experiment) | dict(summary)
     if (path / "config.json").exists():
-        config = _read_config(path)
+        config = read_config(path)
         difference = _difference(config, seeds, wanted, facts) or _differing_reward(
             config.get("probe"), experiment
         )
@@ -939,6 +946,12 @@ def _perfect_modes(experiment: Experiment, n: int) -> dict[str, Any]:
         truth = exact.truth(env, target)
         on_mode = truth.mode >= 0
         mass = np.bincount(truth.mode[on_mode], np.exp(truth.log_p[on_mode]))
+        return {
+            "modes_reached_perfect": float(np.sum(1 - (1 - np.minimum(mass, 1)) ** n)),
+            "mode_mass_target": float(mass.sum()),
+        }
+    if isinstance(target, StringTarget):
+        mass = mode_probabilities(target)[1]
         return {
             "modes_reached_perfect": float(np.sum(1 - (1 - np.minimum(mass, 1)) ** n)),
             "mode_mass_target": float(mass.sum()),

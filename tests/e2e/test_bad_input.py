@@ -69,7 +69,7 @@ def test_options_of_train(arguments: list[str], words: list[str], tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["frobnicate"], ["unknown command 'frobnicate'", "train, sample"]),
+        (["frobnicate"], ["unknown command 'frobnicate'", "train, data, sample"]),
         (["train"], ["unknown task ''", "didact train grid"]),
         (["train", "--nope"], ["unknown task '--nope'"]),
         (["train", "sphere"], ["unknown task 'sphere'", "didact train grid"]),
@@ -358,3 +358,17 @@ def test_samples_are_not_half_written(
     monkeypatch.setattr(zipfile.ZipFile, "write", fail)
     assert "no space left" in refused("sample", trained, "-n", "100", "--out", out)
     assert contents(tmp_path) == {"samples.npz": b"mine"}
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def need(message: str) -> None:
+        def command(_: list[str]) -> int:
+            raise ImportError(message)
+
+        monkeypatch.setattr("didact.cli._main.data", command)
+
+    need("RNA targets need ViennaRNA: pip install 'didact[rna]'.")
+    assert refused("data").endswith("RNA targets need ViennaRNA: pip install 'didact[rna]'.")
+    need("cannot import name 'x' from 'y'")  # a fault of the program's is no bad input
+    with pytest.raises(ImportError, match="cannot import name"):
+        run_cli("data")

@@ -59,7 +59,12 @@ def test_values_that_are_not_finite_are_null(copy: Path, monkeypatch: pytest.Mon
     """A Student that never reaches a part of the target is infinitely far from it."""
 
     def statistics(*_: object, **__: object) -> dict[str, object]:
-        return {"num_draws": 2, "ess": float("nan"), "empirical_l1": np.float64("inf")}
+        return {
+            "num_draws": 2,
+            "num_scored": 2,
+            "ess": float("nan"),
+            "empirical_l1": np.float64("inf"),
+        }
 
     monkeypatch.setattr("didact.run.draw_statistics", statistics)
     verdict = json.loads(succeeds("evaluate", copy, "--json").out, parse_constant=refuse_constant)

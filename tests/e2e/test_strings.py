@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from didact.cli._parse import parse, words
+from didact.cli._tasks import Sequence
+
 from .._runs import record, refused, run_cli, succeeds
 
 REWARD = '''
@@ -62,8 +65,11 @@ def test_from_a_function_to_a_table_of_strings(folder: Path) -> None:
     assert found[0]["log_reward"] >= found[-1]["log_reward"]
 
     says(["name it with --reward module:function"], "sample", out)
-    own = ("--reward", "my_reward:score")
-    _ = succeeds("sample", out, "-n", 40, "--out", folder / "samples.csv", *own)
+    # A function that its module has from elsewhere is that of the other module.
+    (folder / "elsewhere.py").write_text("from my_reward import score\n")
+    for own in ("my_reward:score", "elsewhere:score"):
+        table = folder / "samples.csv"
+        _ = succeeds("sample", out, "-n", 40, "--out", table, "--reward", own)
     with (folder / "samples.csv").open(newline="") as text:
         rows = list(csv.DictReader(text))
     assert len(rows) == 40
@@ -81,6 +87,21 @@ def test_from_a_function_to_a_table_of_strings(folder: Path) -> None:
     _ = succeeds(*train("score", "--beta", "2", "--out", out))
     assert record(out) == before
     says(["another run", "beta"], *train("score", "--beta", "3", "--out", out))
+
+    # Which function it is must be said: a run folder may be a stranger's.
+    resume = ("train", "sequence", "--resume", "--out", out)
+    says(["--reward must be module:function"], *resume)
+    _ = succeeds(*resume, "--reward", "my_reward:score")
+    assert record(out) == before
+    says(["another run", "beta"], *resume, "--reward", "my_reward:score", "--beta", "3")
+    says(["another run", "reward"], *resume, "--reward", "my_reward:brittle")
+
+
+def test_options_are_read_as_they_were_stored() -> None:
+    given = ["--alphabet=-AC", "--length", "4", "--reward", "a:b", "--floor", "-2.5", "--no-cache"]
+    options = parse(Sequence, "train sequence", given)
+    assert (options.alphabet, options.floor, options.no_cache) == ("-AC", -2.5, True)
+    assert parse(Sequence, "train sequence", words(options.stored())) == options
 
 
 def test_what_fails_is_set_aside_and_the_run_goes_on(folder: Path) -> None:
@@ -103,6 +124,7 @@ def test_what_fails_is_set_aside_and_the_run_goes_on(folder: Path) -> None:
         ("score", ["--preset", "nope"], ["unknown preset 'nope'", "search-prt"]),
         ("score", ["--preset", "search-prt", "--batch-size", "9"], ["a multiple of 8, got 9"]),
         ("score", ["--returns", "log_reward"], ["needs a floor"]),
+        ("score", ["--reward", ".my_reward:score"], ["must be module:function, got '.my_reward"]),
         ("missing", [], ["my_reward has no function missing"]),
         ("no_function", [], ["my_reward has no function no_function"]),
     ],

@@ -158,3 +158,10 @@ def test_only_strings_have_substrings():
     sampler = network_sampler(Hypergrid(2, 4), jax.random.key(4))
     with pytest.raises(ValueError, match="Hypergrid is no environment of strings"):
         exact.string_log_prob(sampler, jnp.zeros((1, 2), jnp.int32))
+
+
+def test_long_strings_are_too_many_in_words():
+    """More of them than a float can count."""
+    reason = exact.refusal(PrependAppend(20, 400))
+    assert reason is not None
+    assert "would need about 10^520 states" in reason

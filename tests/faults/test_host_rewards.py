@@ -199,6 +199,7 @@ def test_there_is_no_gradient(module: ModuleType) -> None:
         ({"alphabet": ("A", "")}, "symbols of an alphabet must differ"),
         ({"workers": -1}, "workers must be >= 0"),
         ({"timeout": 1.0}, "only workers can be stopped at a timeout"),
+        ({"timeout": float("inf"), "workers": 1}, "timeout must be finite"),
         ({"call_size": 0}, "call_size must be >= 1"),
     ],
 )
@@ -453,7 +454,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 
 
 def test_only_what_is_trained_makes_another_run(
-    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = tmp_path / "run"
     run = train(out, small(target_of(module), steps=3), evaluations=0)
@@ -470,6 +474,7 @@ def test_only_what_is_trained_makes_another_run(
         didact.Run.load(out)
     given = {"host_reward_of_a_test:score": module.score}
     assert didact.Run.load(out, given=given).experiment == run.experiment
+    assert not caplog.messages
     file = Path(str(module.__file__))
     file.write_text(MODULE + "# a comment\n")
     another_process(monkeypatch)
@@ -479,8 +484,24 @@ def test_only_what_is_trained_makes_another_run(
     try:
         with pytest.raises(RunError, match=r"the program of its reward function, .* is another"):
             train(out, run.experiment, evaluations=0)
+        _ = didact.Run.load(out, given=given)  # to be read, not to be trained
+        assert "the program of its reward function" in caplog.messages[-1]
     finally:
         file.write_text(MODULE)
+
+
+def test_an_evaluation_leaves_nothing_open(module: ModuleType, tmp_path: Path) -> None:
+    """Nor does it score an object twice, also where scores are kept in memory."""
+    target = HostReward(module.letters, alphabet="ACG", cache=False)
+    setting = didact.Experiment(
+        PrependAppend(3, 3), target, network=MLPConfig(width=8, depth=1), batch_size=4, steps=2
+    )
+    run = train(tmp_path / "run", setting, seeds=(0,), evaluations=0)
+    before = target.counters.evaluations
+    _ = run.evaluate(num_draws=16)
+    best = json.loads((run.path / "found.json").read_text())["best"]
+    assert target.counters.evaluations == before + len(best)
+    assert target._evaluator._cache._connection is None
 
 
 def test_errors_of_the_function_end_a_run_and_nothing_is_lost(

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import didact
-from didact.environments import Hypergrid, published_backward_kernel
+from didact._config import to_json
+from didact.environments import Hypergrid, PrependAppend, published_backward_kernel
 from didact.logging import MetricsLog, ProgressBar, read_metrics
 from didact.metrics import exact, finite_or_none
 from didact.networks import MLPConfig
@@ -139,6 +140,18 @@ def hill(x: jax.Array) -> jax.Array:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_data_that_are_missing_are_no_damage_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = to_json(didact.Experiment(PrependAppend(4, 8), FromFunction(lambda x: 0.0)))
+    setting["target"] = {"type": "targets.TFBind8", "beta": 20.0, "max_reward": 10.0}
+    config = {"format_version": 1, "seeds": [0], "summary": {}, "experiment": setting}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("DIDACT_DATA_DIR", str(tmp_path / "nothing"))
+    with pytest.raises(RunError, match=r"tfbind8.npz is missing: didact data fetch tfbind8$"):
+        didact.Run.load(tmp_path)
+
+
 def test_another_function_of_the_same_name_is_another_run(tmp_path: Path) -> None:
     own = didact.Experiment(
         Hypergrid(2, 5), FromFunction(hill), network=MLPConfig(width=9), batch_size=4, steps=4

@@ -50,34 +50,31 @@ class FromTruth(Behaviour):
         )
 
 
+class Wrong(LocalSearch):
+    """Accepts as if the ways back and forth were as likely as each other."""
+
+    def _move(self, sampler, key, x):
+        new, log_ratio = super()._move(sampler, key, x)
+        return new, jnp.zeros_like(log_ratio)
+
+
 @eqx.filter_jit
-def last_move(search: LocalSearch, sampler, log_p, key):
-    """Where the chains are after one round, and with what log ratio they were accepted."""
+def first_and_last(search: LocalSearch, sampler, log_p, key):
+    """The numbers of the objects with which the chains begin, and of those at which they end."""
     env = sampler.environment
-    begun = FromTruth(log_p)(Agents(TARGET, sampler, None, None), key, jnp.asarray(0), CHAINS)
+    begin_key, rounds_key = jax.random.split(key)
+    agents = Agents(TARGET, sampler, None, None)
+    begun = FromTruth(log_p)(agents, begin_key, jnp.asarray(0), CHAINS)
     x = jax.vmap(env.sample_of)(begun.trajectory.terminal)
-
-    def move(x, key):
-        move_key, accept_key = jax.random.split(key)
-        new, log_ratio = search._move(sampler, move_key, x)
-        gain = jax.vmap(TARGET.log_reward)(new) - jax.vmap(TARGET.log_reward)(x)
-        uniform = jax.random.uniform(accept_key, (CHAINS,))
-        right = uniform < jnp.exp(jnp.minimum(gain + log_ratio, 0))
-        wrong = uniform < jnp.exp(jnp.minimum(gain, 0))
-        return new, right, wrong
-
-    def run(x, key, *, wrong):
-        for k in jax.random.split(key, ROUNDS):
-            new, by_ratio, without = move(x, k)
-            accept = without if wrong else by_ratio
-            x = jnp.where(accept[:, None], new, x)
-        return x
+    log_reward_fn = jax.vmap(TARGET.log_reward)
+    here = x, log_reward_fn(x)
+    for k in jax.random.split(rounds_key, ROUNDS):
+        here, _ = search._round(sampler, log_reward_fn, here, k)
 
     def number(x):
         return jax.vmap(lambda one: env.index_of(env.terminal_state(one)))(x) - env.num_internal
 
-    moved = run(x, key, wrong=False)
-    return number(x), number(moved), number(run(x, key, wrong=True))
+    return number(x), number(here[0])
 
 
 @pytest.mark.parametrize("random_depth", [False, True], ids=["fixed-depth", "random-depth"])
@@ -86,8 +83,14 @@ def test_metropolis_hastings_keeps_the_target(env, random_depth):
     key = jax.random.key(11)
     sampler = network_sampler(env, key, sharpness=3.0)
     p = np.exp(exact.truth(env, TARGET).log_p)
-    search = LocalSearch(FromTruth(jnp.log(jnp.asarray(p))), 2, 1, random_depth=random_depth)
-    begun, moved, wrong = map(np.asarray, last_move(search, sampler, jnp.log(jnp.asarray(p)), key))
+    log_p = jnp.log(jnp.asarray(p))
+
+    def run(kind):
+        search = kind(FromTruth(log_p), 2, 1, random_depth=random_depth)
+        return map(np.asarray, first_and_last(search, sampler, log_p, key))
+
+    begun, moved = run(LocalSearch)
+    _, wrong = run(Wrong)
 
     def p_value(number):
         return stats.chisquare(np.bincount(number, minlength=len(p)), CHAINS * p).pvalue

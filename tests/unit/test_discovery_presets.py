@@ -23,9 +23,10 @@ def make(name: str, **options):
 def test_the_tasks_of_the_paper():
     assert set(DISCOVERY_TASKS) == {"qm9", "seh", "tfbind8", "l14-rna1"}
     sizes = {name: task[1:] for name, task in DISCOVERY_TASKS.items()}
-    assert sizes["qm9"] == (1_000, 1024, 0.01)
-    assert sizes["seh"] == (2_000, 1024, 0.05)
-    assert sizes["tfbind8"] == sizes["l14-rna1"] == (2_000, 128, 0.01)
+    assert sizes["qm9"] == (1_000, 1024, 0.01, 3)
+    assert sizes["seh"] == (2_000, 1024, 0.05, 3)
+    assert sizes["tfbind8"] == (2_000, 128, 0.01, 3)
+    assert sizes["l14-rna1"] == (2_000, 128, 0.01, 7)
 
 
 @every_preset
@@ -70,6 +71,8 @@ def test_the_rounds():
     assert make("teacher-per", epsilon=0.05).behaviour == Cycle(taught)
     search = Cycle((LocalSearch(own, depth=3, rounds=7), replayed))
     assert make("search-prt", epsilon=0.05).behaviour == search
+    deep = Cycle((LocalSearch(own, depth=7, rounds=7), replayed))
+    assert make("search-prt", epsilon=0.05, depth=7).behaviour == deep
 
 
 def test_other_sizes_networks_and_directions():
@@ -87,5 +90,7 @@ def test_what_cannot_be_is_refused():
         make("nope")
     with pytest.raises(ValueError, match="does not say of which strings it is: give num_symbols"):
         discovery(TARGET)
+    with pytest.raises(ValueError, match="rounds must be >= 1, got 0"):
+        make("tb", rounds=0)
     with pytest.raises(ValueError, match="a multiple of 8, got 30"):
         make("search-prt", batch_size=30)

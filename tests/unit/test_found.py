@@ -14,9 +14,16 @@ from didact import chem
 from didact._blocks import Blocks
 from didact._found import as_csv, find, string_columns
 from didact.environments import Hypergrid, PrependAppend
-from didact.metrics import draw_statistics, evaluate_exactly, exact, strings
+from didact.metrics import (
+    draw_statistics,
+    evaluate_by_samples,
+    evaluate_exactly,
+    exact,
+    mode_probabilities,
+    strings,
+)
 from didact.objectives import TB
-from didact.targets import DeceptiveGrid, StringTarget
+from didact.targets import DeceptiveGrid, HostReward, StringTarget
 from didact.targets._strings import RewardLaw, facts_of, table_value
 
 from .._tabular import network_sampler
@@ -65,7 +72,7 @@ def sampler():
 
 
 def test_the_best_are_the_best_of_what_was_drawn():
-    found = find(sampler(), Table(), seed=0, n=300)
+    found = find(sampler(), Table(), seed=0, n=1000)
     assert found is not None
     best = found["best"]
     drawn = [NUMBERS[row["string"]] for row in best]
@@ -83,6 +90,24 @@ def test_the_best_are_the_best_of_what_was_drawn():
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
     assert [row["rank"] for row in rows[:2]] == ["1", "2"]
     assert rows[0]["string"] == best[0]["string"]
+
+
+def test_the_best_are_of_the_draws_of_the_verdict_and_cost_no_reward():
+    asked = []
+
+    def score(words):
+        asked.extend(words)
+        return [1.0 + word.count("A") for word in words]
+
+    target = HostReward(score, alphabet="ACGT", cache=False)
+    student = network_sampler(PrependAppend(4, 8), jax.random.key(2))
+    _ = draw_statistics(student, target, seed=3, n=60)
+    known = list(asked)
+    assert len(known) > 40
+    found = find(student, target, seed=3, n=60)
+    assert found is not None
+    assert asked == known
+    assert {row["string"] for row in found["best"]} == set(known)
 
 
 def test_molecules_have_smiles_and_are_compared_as_molecules():
@@ -120,3 +145,20 @@ def test_values_in_the_verdict():
     assert drawn["top_value"] == pytest.approx(TABLE.mean(), rel=1e-6)  # fewer than 100: all
     everything = np.array(list(itertools.product(range(3), repeat=3)))
     assert drawn["top_distance"] == pytest.approx(strings.mean_distance(everything))
+
+
+def test_what_modes_get_needs_no_list_of_all_strings():
+    """By draws the verdict on modes is the exact one."""
+    target, objective = Table(), TB()
+    verdict, _ = evaluate_exactly(sampler(), target, objective)
+    drawn = evaluate_by_samples(sampler(), target, objective, n=100)
+    assert drawn["modes_held"] == verdict["modes_held"]
+    for name in ("mode_mass", "mode_mass_recall"):
+        assert drawn[name] == pytest.approx(verdict[name], rel=1e-4)
+    assert drawn["tv"] is None
+    x, p = mode_probabilities(target)
+    assert ["".join("CNO"[i] for i in row) for row in x] == [
+        name for name, number in NUMBERS.items() if number in target.modes()
+    ]
+    truth = exact.truth(ENV, target)
+    np.testing.assert_allclose(p, np.exp(truth.log_p[target.modes()]), rtol=1e-5)

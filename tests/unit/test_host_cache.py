@@ -64,6 +64,24 @@ def test_zero_has_no_sign(make_cache: Callable[..., Cache]) -> None:
     assert bits(cache.put({"a": -0.0})) == bits(cache.get(["a"])) == bits({"a": 0.0})
 
 
+def test_a_file_that_could_not_be_opened_is_opened_anew(
+    make_cache: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables and version are looked at the next time too: nothing is taken for damage."""
+    cache = make_cache()
+    with monkeypatch.context() as patch:
+        patch.setattr("didact._host._cache._patiently", _busy)
+        with pytest.raises(HostError, match="cannot be used"):
+            cache.put({"a": 1.0})
+    assert cache.put({"a": 1.0}) == {"a": 1.0}
+    assert cache.file is not None
+    assert not [file for file in cache.file.parent.iterdir() if "damaged" in file.name]
+
+
+def _busy(_: object) -> None:
+    raise OSError("the disk is busy")
+
+
 def test_without_a_file_scores_are_kept_in_memory() -> None:
     cache = Cache(None)
     assert cache.put({"a": 1.0}) == {"a": 1.0}

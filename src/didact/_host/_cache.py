@@ -90,11 +90,16 @@ class Cache:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
             # One thread at a time uses it, though not always the same: a compiled program calls
             # the host from a thread of its own.
-            self._connection = sqlite3.connect(
+            connection = sqlite3.connect(
                 self.file or ":memory:", timeout=_SECONDS_FOR_OTHERS, check_same_thread=False
             )
-            self._connection.text_factory = bytes  # what is damaged may be no text
-            _prepare(self._connection, self.about)
+            connection.text_factory = bytes  # what is damaged may be no text
+            try:
+                _prepare(connection, self.about)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection  # only now: the next call would not prepare it
         return self._connection
 
     def _set_aside(self, file: Path, error: Exception) -> None:

@@ -1,5 +1,6 @@
 """Batches improved by going back and forth along trajectories."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,6 +13,9 @@ from .._checks import require
 from .._sampler import Sampler
 from .._types import Noise, Sample, State
 from ._behaviour import Agents, Behaviour, Proposal, Turn, propose_backward
+
+_Objects = tuple[Sample, Float[Array, " C"]]
+"""Of a batch of chains, and their log R."""
 
 
 class LocalSearch(Behaviour):
@@ -80,20 +84,10 @@ class LocalSearch(Behaviour):
         x = jax.vmap(env.sample_of)(begun.trajectory.terminal)
         log_reward = lax.cond(begun.known, lambda: begun.log_reward, lambda: log_reward_fn(x))
 
-        def search(carry: tuple[Sample, Float[Array, " C"]], key: PRNGKeyArray):
-            x, log_reward = carry
-            move_key, accept_key = jax.random.split(key)
-            new, log_ratio = self._move(sampler, move_key, x)
-            new_reward = log_reward_fn(new)
-            gain = new_reward - log_reward
-            chance = jnp.exp(jnp.minimum(gain + log_ratio, 0))
-            accept = jax.random.uniform(accept_key, (chains,)) < chance
-            accept = gain > 0 if self.greedy else accept
-            kept = jax.tree.map(lambda a, b: _choose(accept, a, b), new, x)
-            return (kept, jnp.where(accept, new_reward, log_reward)), (new, new_reward)
-
         keys = jax.random.split(chain_key, self.rounds)
-        _, found = lax.scan(search, (x, log_reward), keys)
+        _, found = lax.scan(
+            lambda here, key: self._round(sampler, log_reward_fn, here, key), (x, log_reward), keys
+        )
         every_x, every_reward = jax.tree.map(
             lambda first, others: jnp.concatenate([first, others.reshape(-1, *first.shape[1:])]),
             (x, log_reward),
@@ -109,6 +103,25 @@ class LocalSearch(Behaviour):
             known=True,
             axis_name=axis_name,
         )
+
+    def _round(
+        self,
+        sampler: Sampler,
+        log_reward_fn: Callable[[Sample], Float[Array, " C"]],
+        here: _Objects,
+        key: PRNGKeyArray,
+    ) -> tuple[_Objects, _Objects]:
+        """Where the chains are after one round, and what they have proposed in it."""
+        x, log_reward = here
+        move_key, accept_key = jax.random.split(key)
+        new, log_ratio = self._move(sampler, move_key, x)
+        new_reward = log_reward_fn(new)
+        gain = new_reward - log_reward
+        chance = jnp.exp(jnp.minimum(gain + log_ratio, 0))
+        accept = jax.random.uniform(accept_key, gain.shape) < chance
+        accept = gain > 0 if self.greedy else accept
+        kept = jax.tree.map(lambda a, b: _choose(accept, a, b), new, x)
+        return (kept, jnp.where(accept, new_reward, log_reward)), (new, new_reward)
 
     def _move(
         self, sampler: Sampler, key: PRNGKeyArray, x: Sample

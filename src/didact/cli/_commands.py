@@ -43,8 +43,8 @@ class Evaluate:
     json: bool = False
     """Print one JSON object instead of a table."""
     draws: int | None = None
-    """Draws of the statistics that need draws. Default: 100,000 on the grid, 10,000 for a density
-    over vectors, 2,000 for a reward of your own."""
+    """Draws of the statistics that need draws. Default: 100,000 on the grid, 10,000 for vectors and
+    strings, 2,000 for a reward of your own."""
     reward: str | None = None
     """module:function of a run with a reward of your own; its module is imported from here."""
 
@@ -99,20 +99,26 @@ def evaluate(options: Evaluate) -> int:
 
 def _load(options: Sample | Evaluate) -> "Run":
     """The run of a command, with the function that the user names."""
-    from .._config import ForeignName
-    from ..run import Run, RunError
+    from .._config import ForeignName, foreign_names
+    from .._host import address_of
+    from ..run import Run, RunError, read_config
 
     given = {}
     if options.reward is not None:
-        given[options.reward] = named_function("--reward", options.reward)
+        function = named_function("--reward", options.reward)
+        # Where it is imported from elsewhere, the configuration has its address there.
+        given = {options.reward: function, address_of(function): function}
     try:
         return Run.load(options.run, given=given)
     except RunError as error:
         if not isinstance(error.__cause__, ForeignName) or given:
             raise
+        experiment = read_config(options.run)["experiment"]
+        if foreign_names(experiment) != foreign_names(experiment.get("target")):
+            raise  # it names more than a reward
         raise BadInput(
-            f"{options.run} has a reward of your own: name it with --reward module:function, as in "
-            "the command that made the run (its config.json has it)."
+            f"{options.run / 'config.json'} names a reward of your own: name it with --reward "
+            "module:function, as in the command that made the run."
         ) from error
 
 

@@ -12,7 +12,7 @@ from ._commands import Evaluate, List, Report, Sample, evaluate, listing, report
 from ._data import data
 from ._density import train_density
 from ._parse import parse
-from ._process import BadInput, enough_memory, note, show, termination, warnings
+from ._process import BadInput, enough_memory, extras, note, show, termination, warnings
 from ._train import train
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names of any kind can be shown
     try:
-        with termination(), warnings(), enough_memory():
+        with termination(), warnings(), enough_memory(), extras():
             code = _dispatch(arguments)
     except BadInput as error:
         note(f"didact: {error}")

@@ -41,8 +41,13 @@ def words(options: dict[str, Any]) -> list[str]:
     """Options as words of a command line."""
     found = []
     for name, value in options.items():
-        found.append(f"--{name.replace('_', '-')}")
-        found += [] if isinstance(value, bool) else [str(value)]
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            found.append(option)
+        elif str(value).startswith("-"):  # it would be read as an option
+            found.append(f"{option}={value}")
+        else:
+            found += [option, str(value)]
     return found
 
 
@@ -53,15 +58,17 @@ def named_function(option: str, address: str) -> Callable[..., Any]:
     **Errors:** `BadInput` where there is none.
     """
     module, _, name = address.partition(":")
-    if not module or not name:
+    if not module or not name or module.startswith("."):
         raise BadInput(f"{option} must be module:function, got {address!r}.")
-    sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         raise BadInput(f"{option} {address}: {error}; run it where {module}.py is.") from error
     finally:
-        sys.path.pop(0)
+        with contextlib.suppress(ValueError):  # the module may have changed the path
+            sys.path.remove(here)
     if not callable(found):
         raise BadInput(f"{option} {address}: {module} has no function {name}.")
     return found

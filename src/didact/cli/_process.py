@@ -98,6 +98,17 @@ def enough_memory() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def extras() -> Iterator[None]:
+    """A package that is missing becomes the line that says how to get it."""
+    try:
+        yield
+    except ImportError as error:
+        if "pip install 'didact[" not in str(error):
+            raise
+        raise BadInput(" ".join(str(error).split())) from error
+
+
 def run_error() -> type[Exception]:
     """`didact.RunError`, without the wait for JAX where nothing needs it."""
     from ..run import RunError

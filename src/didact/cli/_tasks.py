@@ -22,6 +22,9 @@ class Training(abc.ABC):
     spelled: ClassVar[tuple[str, ...]] = ("preset",)
     """Options that define the run: stored even where they have their defaults, since a later
     version may have others."""
+    told_anew: ClassVar[tuple[str, ...]] = ()
+    """Options that --resume does not take from the run: they name programs, and a run folder may be
+    a stranger's."""
 
     preset: str
     """Method: one that `didact list` shows."""
@@ -250,6 +253,7 @@ class Strings(Training, abc.ABC):
             rounds=either(self.rounds, "rounds", 2_000),
             width=width,
             epsilon=either(self.epsilon, "epsilon", 0.01),
+            depth=either(None, "depth", 3),
             batch_size=self.batch_size,
             steps=self.steps,
             grow=self.grow,
@@ -291,13 +295,14 @@ class Sequence(Strings):
     """
 
     spelled: ClassVar[tuple[str, ...]] = ("preset", "alphabet", "length", "reward", "beta")
+    told_anew: ClassVar[tuple[str, ...]] = ("reward",)
 
     alphabet: str = ""
     """The symbols of the strings, as in ACGT."""
     length: int = 0
     """Symbols of each string."""
     reward: str = ""
-    """module:function; its module is imported from here."""
+    """module:function; its module is imported from here. --resume wants it too."""
     beta: float = 1.0
     """Power of the score to which strings are to be drawn in proportion."""
     floor: float | None = None

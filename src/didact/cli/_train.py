@@ -10,7 +10,6 @@ from ._process import (
     BadInput,
     note,
     one_line,
-    run_error,
     show,
     stop_signals,
     use_compilation_cache,
@@ -43,7 +42,8 @@ def train(arguments: list[str]) -> int:
             progress=True,
         )
     if stop.code:
-        again = f"didact train {task} --resume --out {shlex.quote(str(out))}"
+        told = {"out": out} | {name: getattr(options, name) for name in options.told_anew}
+        again = shlex.join(["didact", "train", task, "--resume", *words(told)])
         note(f"Stopped; everything is written. Go on with: {again}")
         return stop.code
     with one_line(runs.RunError):
@@ -79,10 +79,19 @@ def _summary(task: str, options: Training) -> dict[str, Any]:
 
 def _stored(out: Path, task: str) -> list[str]:
     """The options that the run in a folder was made with, as words."""
-    from ..run import Run
+    from .._config import ForeignName
+    from ..run import Run, RunError, read_config
 
-    with one_line(run_error(), OSError):
-        summary = Run.load(out).config.get("summary")
+    told_anew = options_of(task).told_anew
+    with one_line(RunError, OSError):
+        try:
+            config = Run.load(out).config
+        except RunError as error:
+            # What is told anew is compared with what the run names when training begins.
+            if not (told_anew and isinstance(error.__cause__, ForeignName)):
+                raise
+            config = read_config(out)
+    summary = config.get("summary")
     stored = summary.get("options") if isinstance(summary, dict) else None
     if not isinstance(summary, dict) or not isinstance(stored, dict):
         raise BadInput(f"{out} was not made by this command; resume it from Python.")
@@ -91,4 +100,4 @@ def _stored(out: Path, task: str) -> list[str]:
             f"{out} holds another run (task is {summary.get('task')!r} there, {task!r} here): "
             "choose another folder with --out."
         )
-    return words({name: value for name, value in stored.items() if name != "out"})
+    return words({name: value for name, value in stored.items() if name not in ("out", *told_anew)})

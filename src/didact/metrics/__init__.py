@@ -12,6 +12,7 @@ from ._evaluate import evaluate_by_samples as evaluate_by_samples
 from ._evaluate import evaluate_exactly as evaluate_exactly
 from ._evaluate import finite_or_none as finite_or_none
 from ._evaluate import learned_log_z as learned_log_z
+from ._evaluate import mode_probabilities as mode_probabilities
 
 __all__ = [
     "coverage",
@@ -24,6 +25,7 @@ __all__ = [
     "finite_or_none",
     "floor",
     "learned_log_z",
+    "mode_probabilities",
     "strings",
     "weights",
 ]

@@ -4,11 +4,13 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from .._sampler import Sampler
 from .._types import EnumerableEnvironment, Objective, SamplableTarget, Target
+from ..environments import Strings
 from ..targets import StringTarget
 from ..targets._strings import LEAST_VALUE
 from . import coverage, empirical, exact, strings, weights
@@ -70,13 +72,50 @@ def evaluate_by_samples(
 ) -> Verdict:
     """What n draws say: `draw_statistics`, where the target has exact samples also
     `sample_statistics` (its distances only if asked for), and None for what needs the whole law.
+    What modes get is exact all the same where they are listed strings.
     """
     log_z = learned_log_z(sampler, objective)
     unknown = dict.fromkeys(("tv", "kl", "jsd", "spearman", "mode_mass_recall", "modes_held"))
     verdict = unknown | draw_statistics(sampler, target, seed=seed, n=n)
     if isinstance(target, SamplableTarget):
         verdict |= sample_statistics(sampler, target, seed=seed, n=n, distances=distances)
+    if isinstance(target, StringTarget) and isinstance(sampler.environment, Strings):
+        verdict |= _string_modes(sampler, target)
     return verdict | {"log_z": log_z, **_log_z_error(log_z, target.log_z)}
+
+
+def mode_probabilities(
+    target: StringTarget,
+) -> tuple[Int[np.ndarray, "modes length"], Float[np.ndarray, " modes"]]:
+    """The strings that are modes, and the probability of each under the target; NaN where its log Z
+    is unknown.
+    """
+    symbols, numbers = target.num_symbols, target.modes().astype(np.int64)
+    power = symbols ** np.arange(target.length, dtype=np.int64)[::-1]
+    x = (numbers[:, None] // power % symbols).astype(np.int32)
+    log_z = math.nan if target.log_z is None else target.log_z
+    log_reward = jax.vmap(target.log_reward)(jnp.asarray(x))
+    return x, np.exp(np.asarray(log_reward, np.float64) - log_z)
+
+
+def _string_modes(sampler: Sampler, target: StringTarget) -> Verdict:
+    """What the law of a sampler gives to modes, exactly: single strings have a probability though
+    all of them cannot be listed.
+    """
+    x, p = mode_probabilities(target)
+    q = np.exp(np.asarray(exact.string_log_prob(sampler, jnp.asarray(x)), np.float64))
+    return {
+        "mode_mass": float(q.sum()),
+        "mode_mass_recall": float(np.minimum(p, q).sum() / p.sum()),
+        "modes_held": int(np.sum(q >= 0.5 * p)),
+    }
+
+
+def scored_draws(sampler: Sampler, target: Target, *, seed: int, n: int) -> empirical.Draws:
+    """Those of the n draws of `draw_statistics` of which the reward is known: the first 10,000. Who
+    asks again is told the same, and a reward outside JAX scores nothing anew.
+    """
+    return empirical.draws(sampler, target, _keys(seed)[0], min(n, _SCORED_DRAWS))
 
 
 def draw_statistics(
@@ -90,11 +129,10 @@ def draw_statistics(
     the effective share `ess` of the draws, and `k_hat`.
     """
     env = sampler.environment
-    keys = _keys(seed)
-    scored = empirical.draws(sampler, target, keys[0], min(n, _SCORED_DRAWS))
+    scored = scored_draws(sampler, target, seed=seed, n=n)
     x = scored.x
     if n > _SCORED_DRAWS:
-        rest = empirical.objects(sampler, keys[1], n - _SCORED_DRAWS)
+        rest = empirical.objects(sampler, _keys(seed)[1], n - _SCORED_DRAWS)
         x = jax.tree.map(lambda *leaves: np.concatenate(leaves), x, rest)
     mode = np.asarray(empirical.mode_indices(target, x))
     known = target.num_modes is not None

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from .. import _seen as seen_objects
 from .. import targets
+from .._checks import require
 from .._experiment import Experiment, OptimiserConfig
 from .._types import Target
 from ..behaviours import Behaviour, Cycle, FromReplay, FromTeacher, LocalSearch, OnPolicy
@@ -28,21 +29,22 @@ DISCOVERY_PRESETS = {
 
 
 class DiscoveryTask(NamedTuple):
-    """A target, and the paper's constants for it: `rounds`, the `width` of the networks and the
-    share `epsilon` of uniform actions.
+    """A target, and the paper's constants for it: `rounds`, the `width` of the networks, the share
+    `epsilon` of uniform actions and the `depth` of a local search.
     """
 
     target: Callable[..., Target]
     rounds: int
     width: int
     epsilon: float
+    depth: int = 3
 
 
 DISCOVERY_TASKS: dict[str, DiscoveryTask] = {
     "qm9": DiscoveryTask(targets.QM9, 1_000, 1024, 0.01),
     "seh": DiscoveryTask(targets.SEH, 2_000, 1024, 0.05),
     "tfbind8": DiscoveryTask(targets.TFBind8, 2_000, 128, 0.01),
-    "l14-rna1": DiscoveryTask(targets.L14RNA1, 2_000, 128, 0.01),
+    "l14-rna1": DiscoveryTask(targets.L14RNA1, 2_000, 128, 0.01, depth=7),
 }
 """Targets by name."""
 
@@ -56,6 +58,7 @@ def discovery(
     rounds: int = 2_000,
     width: int = 128,
     epsilon: float = 0.01,
+    depth: int = 3,
     batch_size: int = 32,
     steps: int | None = None,
     grow: Literal["both", "end"] = "both",
@@ -69,12 +72,13 @@ def discovery(
 
     **Arguments:** `target`: any on int32 [length]; `preset`: a key of `DISCOVERY_PRESETS`;
     `num_symbols`, `length` of the strings (default: what the target says of itself); `rounds`;
-    `width` of the networks and `epsilon`, as in `DISCOVERY_TASKS` for the paper's targets;
+    `width` of the networks, `epsilon` and the `depth` of a local search, as in `DISCOVERY_TASKS`
+    for the paper's targets;
     `batch_size` strings; `steps`: gradient steps in place of those of `rounds`; `grow`: "both",
     strings grow at both ends, or "end"; `network`: another than the paper's `SSRConfig(width)`.
 
-    **Errors:** `ValueError` for an unknown preset, or where the target does not say of which
-    strings it is.
+    **Errors:** `ValueError` for an unknown preset, an argument that cannot be, or where the
+    target does not say of which strings it is.
 
     Source: Kim et al. (2025), section 5.3. Known divergences: the published code clips gradients
     in the first step alone, here in all; a string that is drawn again keeps its place in the
@@ -82,6 +86,9 @@ def discovery(
     """
     if preset not in DISCOVERY_PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose from {', '.join(DISCOVERY_PRESETS)}.")
+    require("rounds", rounds, at_least=1)
+    if grow not in ("both", "end"):
+        raise ValueError(f"grow must be 'both' or 'end', got {grow!r}.")
     num_symbols, length = (
         getattr(target, name, None) if value is None else value
         for name, value in (("num_symbols", num_symbols), ("length", length))
@@ -104,7 +111,7 @@ def discovery(
     return Experiment(
         environment=kind(num_symbols, length),
         target=target,
-        behaviour=_schedule(method, buffered, epsilon),
+        behaviour=_schedule(method, buffered, epsilon, depth),
         objective=objective,
         teacher_reward=DoubleLog(alpha=0.5, floor=0.0, cap=5_000.0) if taught else None,
         replay=_replay(priority, batch_size) if buffered else None,
@@ -122,10 +129,10 @@ def discovery(
     )
 
 
-def _schedule(method: str, buffered: bool, epsilon: float) -> Behaviour:
+def _schedule(method: str, buffered: bool, epsilon: float, depth: int) -> Behaviour:
     own, replayed = OnPolicy(epsilon), FromReplay()
     if method == "search":
-        own = LocalSearch(own, depth=3, rounds=_SEARCHED - 1)
+        own = LocalSearch(own, depth=depth, rounds=_SEARCHED - 1)
     if not buffered:
         return own
     if method != "teacher":

@@ -109,7 +109,7 @@ class HostReward(Target):
                 "a function of log-rewards needs a floor: the log-reward of objects that it fails "
                 "on, and the lowest that counts."
             )
-        for name in ("beta", "floor"):
+        for name in ("beta", "floor", "timeout"):
             if not math.isfinite(getattr(self, name) or 0.0):
                 raise ValueError(f"{name} must be finite, got {getattr(self, name)}.")
         if self.alphabet is not None and (
