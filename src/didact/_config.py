@@ -53,8 +53,10 @@ def to_json(value: Any) -> Any:
                 f"a configuration cannot hold a {type(value).__name__}: its constructor takes "
                 f"{name}, and it has no field of that name."
             )
+    # How a thing is computed here is no part of what it is, and nothing for a stranger to decide.
+    local = getattr(type(value), "execution", ())
     return {"type": _address(type(value))} | {
-        name: to_json(getattr(value, name)) for name in arguments
+        name: to_json(getattr(value, name)) for name in arguments if name not in local
     }
 
 

@@ -393,7 +393,7 @@ def _difference(
     # Read and written anew, so that files of older versions compare equal to today's.
     with contextlib.suppress(ValueError, RecursionError):
         stored = to_json(from_json(stored))
-    have, want = (_what_is_trained(configuration) for configuration in (stored, wanted))
+    have, want = _flat(stored), _flat(wanted)
     differing = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
     if differing:
         # What the user said explains more than where in the experiment it ended up.
@@ -405,17 +405,6 @@ def _difference(
     shown = [f"{name} is {there} there, {here} here" for name, (there, here) in found.items()]
     more = len(shown) - _MAX_DIFFERENCES
     return "; ".join(shown[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _what_is_trained(configuration: Any) -> dict[str, Any]:
-    """The values of an experiment's configuration but those that say how a reward outside JAX is
-    called.
-    """
-    flat = _flat(configuration)
-    if flat.get("target.type") == "targets.HostReward":
-        for name in HostReward.execution:
-            flat.pop(f"target.{name}", None)
-    return flat
 
 
 def _said_differently(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import didact
+from didact._config import to_json
 from didact._experiment import traced_numbers
 from didact._train import _ask, _tell, host_chunk
 from didact.behaviours import MALA, Cycle, FromReplay, OnPolicy
@@ -473,7 +474,12 @@ def test_only_what_is_trained_makes_another_run(
     with pytest.raises(RunError, match=r"Run\.load\(.*host_reward_of_a_test:score': \.\.\."):
         didact.Run.load(out)
     given = {"host_reward_of_a_test:score": module.score}
-    assert didact.Run.load(out, given=given).experiment == run.experiment
+    # A folder says what is trained, and not how the function is called nor where scores are kept.
+    loaded = didact.Run.load(out, given=given).experiment
+    assert to_json(loaded) == to_json(run.experiment)
+    assert isinstance(loaded.target, HostReward)
+    assert (loaded.target.cache, loaded.target.workers) == (True, 0)
+    assert str(tmp_path) not in (out / "config.json").read_text().replace(str(out), "")
     assert not caplog.messages
     file = Path(str(module.__file__))
     file.write_text(MODULE + "# a comment\n")

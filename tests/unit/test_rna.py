@@ -282,7 +282,7 @@ def test_other_strings_are_refused():
 
 def test_other_energy_parameters_are_refused(monkeypatch):
     monkeypatch.setattr(RNA.cvar, "temperature", 20.0)
-    with pytest.raises(RuntimeError, match="has other energy parameters"):
+    with pytest.raises(ValueError, match="has other energy parameters"):
         _make_duplex.__wrapped__(L14RNA1().facts)
 
 

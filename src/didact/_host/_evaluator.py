@@ -168,7 +168,7 @@ class Evaluator:
         if cache is False:
             return None
         version = version_of(self.settings.score_fn, self.settings.cache_key)
-        kind = f"{FORMAT_VERSION}\0{version}".encode()
+        kind = f"{FORMAT_VERSION}\0{version}\0{self.settings.returns}".encode()
         name = re.sub(r"[^\w.-]+", "-", self.address)[:80]
         folder = _default_folder() if cache is True else Path(str(cache)).expanduser()
         return folder / f"{name}-{hashlib.sha256(kind).hexdigest()[:16]}.sqlite"

@@ -94,8 +94,8 @@ def mode_probabilities(
     power = symbols ** np.arange(target.length, dtype=np.int64)[::-1]
     x = (numbers[:, None] // power % symbols).astype(np.int32)
     log_z = math.nan if target.log_z is None else target.log_z
-    log_reward = jax.vmap(target.log_reward)(jnp.asarray(x))
-    return x, np.exp(np.asarray(log_reward, np.float64) - log_z)
+    log_reward = target.law.log_reward(np.asarray(target.value(x), np.float64), np)
+    return x, np.exp(log_reward - log_z)
 
 
 def _string_modes(sampler: Sampler, target: StringTarget) -> Verdict:

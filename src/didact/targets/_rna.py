@@ -176,7 +176,7 @@ class L14RNA1(L14RNA):
     Needs ViennaRNA (extra `didact[rna]`), which is asked for its energy parameters when the first
     reward is computed.
 
-    **Errors:** `ImportError` without ViennaRNA; `RuntimeError` where its energy parameters are not
+    **Errors:** `ImportError` without ViennaRNA; `ValueError` where its energy parameters are not
     the default ones (Turner 2004, 37 °C), with which log Z and the modes were computed.
 
     **References:** Sinai et al. (2020), "AdaLead: a simple and robust adaptive greedy search
@@ -241,7 +241,7 @@ def _digits(numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n length"]:
 def _make_duplex(facts: RNAFacts) -> Duplex:
     tables = loop_energies(facts.target, _LENGTH)
     if tables.sha256 != facts.tables_sha256:
-        raise RuntimeError(
+        raise ValueError(
             f"ViennaRNA {import_vienna().__version__} has other energy parameters than those with "
             "which this target's log Z and modes were computed: leave its parameters as they are, "
             "or install viennarna==2.7.2."
@@ -255,7 +255,7 @@ def _find_modes(facts: RNAFacts) -> Int32[np.ndarray, " num_modes"]:
     modes = np.sort(_numbers(_apart(best))).astype(np.int32)
     found = hashlib.sha256(modes.astype("<i4").tobytes()).hexdigest()
     if found != facts.modes_sha256:
-        raise RuntimeError(
+        raise ValueError(
             f"found {len(modes)} modes that are not those of the paper: please report."
         )
     modes.setflags(write=False)

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Int32, Integer
 
+from .. import datasets
 from .._blocks import Blocks
 from .._types import Target
-from ._continuous import require_positive
+from ._continuous import constant, require_positive
 
 LEAST_VALUE = 1e-3
 """Lower values count as this one."""
@@ -151,13 +152,43 @@ def number_of(
     return jnp.sum(jnp.asarray(x) * places, axis=-1, dtype=jnp.int32)
 
 
-def table_value(
-    values: Float[Array, " states"],
-    x: Integer[Array | np.ndarray, "*batch length"],
-    num_symbols: int,
-    length: int,
-) -> Float[Array, "*batch"]:
-    """Entries of a table over all strings."""
-    if jnp.shape(x)[-1:] != (length,):
-        raise ValueError(f"strings must have {length} digits, got an array of {jnp.shape(x)}.")
-    return values.at[number_of(x, num_symbols)].get(mode="clip")
+class TableTarget(StringTarget):
+    """A target whose values are a table over all strings, from `didact.datasets`.
+
+    **Arguments:** `beta` > 0; `max_reward` > 0 (None: the paper's).
+    """
+
+    data: eqx.AbstractClassVar[str]
+    """The name of the data set."""
+    paper: eqx.AbstractClassVar[float]
+    """The paper's largest reward."""
+    floor: eqx.AbstractClassVar[float]
+    adds: eqx.AbstractClassVar[bool]
+    """The floor of the reward, and whether it is added: see `RewardLaw`."""
+
+    beta: float = eqx.field(static=True)
+    max_reward: float = eqx.field(static=True)
+    law: RewardLaw = eqx.field(static=True)
+    log_z: float = eqx.field(static=True)
+    expected_value: float = eqx.field(static=True)
+    values: Float[Array, " states"]
+    mode_numbers: Int[Array, " modes"]
+
+    def __init__(self, beta: float = 20.0, max_reward: float | None = None):
+        self.beta = float(beta)
+        self.max_reward = float(self.paper if max_reward is None else max_reward)
+        arrays = datasets.load(self.data)
+        values = arrays["rewards"].astype(np.float64)
+        most = float(values.max())
+        self.law = RewardLaw(self.beta, self.max_reward, most, self.floor, self.adds)
+        self.log_z, self.expected_value = facts_of(self.law, [values])
+        self.values = constant(values)
+        self.mode_numbers = jnp.asarray(np.sort(arrays["modes"]))
+
+    def value(self, x: Integer[Array | np.ndarray, "*batch length"]) -> Float[Array, "*batch"]:
+        """v of strings, given by their digits."""
+        if jnp.shape(x)[-1:] != (self.length,):
+            raise ValueError(
+                f"strings must have {self.length} digits, got an array of {jnp.shape(x)}."
+            )
+        return self.values.at[number_of(x, self.num_symbols)].get(mode="clip")

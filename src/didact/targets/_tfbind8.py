@@ -1,16 +1,11 @@
 """DNA of eight bases that a transcription factor binds to."""
 
-import equinox as eqx
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Integer
+from typing import ClassVar
 
-from .. import datasets
-from ._continuous import constant
-from ._strings import RewardLaw, StringTarget, facts_of, table_value
+from ._strings import TableTarget
 
 
-class TFBind8(StringTarget):
+class TFBind8(TableTarget):
     r"""DNA of eight bases, valued by how strongly the factor SIX6 binds to it.
 
     $$R(x) = \max\big(r\,(\max(v(x), 10^{-3}) / \max v)^\beta,\, 10^{-20}\big)$$
@@ -29,23 +24,10 @@ class TFBind8(StringTarget):
     teachers for amortized samplers".
     """
 
-    beta: float = eqx.field(static=True)
-    max_reward: float = eqx.field(static=True)
-    law: RewardLaw = eqx.field(static=True)
-    log_z: float = eqx.field(static=True)
-    expected_value: float = eqx.field(static=True)
-    values: Float[Array, " states"]
-    mode_numbers: Int[Array, " modes"]
-
-    def __init__(self, beta: float = 20.0, max_reward: float = 10.0):
-        self.beta = float(beta)
-        self.max_reward = float(max_reward)
-        arrays = datasets.load("tfbind8")
-        values = arrays["rewards"].astype(np.float64)
-        self.law = RewardLaw(self.beta, self.max_reward, float(values.max()), 1e-20, adds=False)
-        self.log_z, self.expected_value = facts_of(self.law, [values])
-        self.values = constant(values)
-        self.mode_numbers = jnp.asarray(np.sort(arrays["modes"]))
+    data: ClassVar[str] = "tfbind8"
+    paper: ClassVar[float] = 10.0
+    floor: ClassVar[float] = 1e-20
+    adds: ClassVar[bool] = False
 
     @property
     def alphabet(self) -> str:
@@ -61,7 +43,3 @@ class TFBind8(StringTarget):
     def length(self) -> int:
         """8."""
         return 8
-
-    def value(self, x: Integer[Array | np.ndarray, "*batch length"]) -> Float[Array, "*batch"]:
-        """v of strings, given by the numbers of their bases."""
-        return table_value(self.values, x, self.num_symbols, self.length)
