@@ -90,7 +90,7 @@ def floor(task: str, process: Process, times: tuple[float, ...], *, learned: boo
     def of(log_density, bound: float) -> Floor:
         bounds = (-bound, bound)
         return discretisation_floor(
-            log_density, decay, variance, bounds=bounds, learned_variance=learned
+            log_density, decay, variance, bounds=bounds, learned_variance=learned, points=1_600
         )
 
     if task == "25gmm":

@@ -198,63 +198,24 @@ def weighed(problem: Problem, x: Any, log_weight: Any) -> list[float]:
     return np.bincount(mode, weight / weight.sum(), len(problem.mode_weights)).tolist()
 
 
+PARTICLES, MOVES, LEAPS = 1_000, 5, 10
+"""Of tempered SMC: particles, moves of each at a temperature, leapfrog steps of a move."""
+
+
 def smc(names: list[str], seed: int) -> None:
-    """Tempered SMC with as many evaluations as fit used (10 leapfrog steps a move)."""
+    """Tempered SMC with as many evaluations as fit used."""
     import blackjax
-    import blackjax.smc.resampling as resampling
 
     for name in names:
         problem = PROBLEMS[name]()
         path = RESULTS / f"{name}-fit-{seed}.json"
-        budget = json.loads(path.read_text())["calls"] if path.exists() else 1_000_000
-        dim = problem.dim - 1 if problem.simplex else problem.dim
-        logdensity = on_stick(problem) if problem.simplex else problem.logdensity_fn
-        scale = problem.spread if not problem.simplex else 2.0
-
-        def log_prior(z, dim=dim, scale=scale):
-            norm = dim * (math.log(scale) + 0.5 * math.log(2 * math.pi))
-            return -0.5 * jnp.sum((z / scale) ** 2) - norm
-
-        def log_likelihood(z, logdensity=logdensity, log_prior=log_prior):
-            return logdensity(z) - log_prior(z)
-
-        particles, moves, leaps = 1_000, 5, 10
-        temperatures = max(2, int(budget / (particles * moves * leaps)))
-        step = 0.3 * scale / dim**0.25 / 4
-        shared: Any = {
-            "step_size": step,
-            "inverse_mass_matrix": jnp.ones(dim),
-            "num_integration_steps": leaps,
-        }
-        sampler: Any = blackjax.tempered_smc(
-            log_prior,
-            log_likelihood,
-            blackjax.hmc.build_kernel(),
-            blackjax.hmc.init,
-            blackjax.smc.extend_params(shared),
-            resampling.systematic,
-            num_mcmc_steps=moves,
-        )
-        key = jax.random.key(seed)
+        if not path.exists():
+            raise SystemExit(f"SMC gets the budget of fit: run `fit.py run {name}` first.")
+        # A move begins with an evaluation, and the weights take one.
+        each = PARTICLES * (MOVES * LEAPS + 2)
+        temperatures = max(2, json.loads(path.read_text())["calls"] // each)
         began = time.perf_counter()
-        start = scale * jax.random.normal(key, (particles, dim))
-        # Geometric at first, where the likelihood changes most.
-        ladder = jnp.linspace(0, 1, temperatures + 1)[1:] ** 3
-
-        @jax.jit
-        def anneal(key, start, ladder, sampler=sampler):
-            def body(carry, lmbda):
-                key, state, log_z = carry
-                key, sub = jax.random.split(key)
-                state, info = sampler.step(sub, state, lmbda)
-                return (key, state, log_z + info.log_likelihood_increment), None
-
-            first = (key, sampler.init(start), jnp.zeros(()))
-            (_, state, log_z), _ = jax.lax.scan(body, first, ladder)
-            return state, log_z
-
-        state, log_z = anneal(key, start, ladder)
-        z = state.particles
+        z, weights, log_z, acceptance = anneal(problem, jax.random.key(seed), temperatures)
         x = jax.vmap(stick)(z) if problem.simplex else z
         row = {
             "problem": name,
@@ -263,12 +224,63 @@ def smc(names: list[str], seed: int) -> None:
             "log_z_true": problem.log_z,
             "log_z": float(log_z),
             "mode_weights_true": problem.mode_weights,
-            "mode_weights": weighed(problem, x, np.log(np.asarray(state.weights))),
-            "calls": particles * moves * leaps * temperatures,
+            "mode_weights": weighed(problem, x, np.log(np.asarray(weights))),
+            "ess": float(1 / np.sum(np.square(weights))),
+            "acceptance": float(acceptance),
+            "temperatures": temperatures,
+            "calls": each * temperatures,
             "seconds": time.perf_counter() - began,
             "blackjax": blackjax.__version__,
         } | machine()
         keep(f"{name}-smc-{seed}", row)
+
+
+def anneal(problem: Problem, key: Any, temperatures: int):
+    """Particles, weights, log Z and mean acceptance of SMC from the prior to the density, with
+    Hamiltonian moves whose step size follows their acceptance, and masses the particles' variance.
+    """
+    from blackjax.mcmc import hmc
+    from blackjax.smc import extend_params, resampling, tempered
+
+    dim = problem.dim - 1 if problem.simplex else problem.dim
+    logdensity = on_stick(problem) if problem.simplex else problem.logdensity_fn
+    scale = 2.0 if problem.simplex else problem.spread
+
+    def log_prior(z):
+        return jnp.sum(jax.scipy.stats.norm.logpdf(z, scale=scale))
+
+    kernel = tempered.build_kernel(
+        log_prior,
+        lambda z: logdensity(z) - log_prior(z),
+        hmc.build_kernel(),
+        hmc.init,
+        resampling.systematic,
+    )
+
+    def body(carry, inputs):
+        state, log_step = carry
+        key, temperature = inputs
+        shared: Any = {
+            "step_size": jnp.exp(log_step),
+            "inverse_mass_matrix": jnp.var(state.particles, axis=0),
+            "num_integration_steps": LEAPS,
+        }
+        state, info = kernel(key, state, MOVES, temperature, extend_params(shared))
+        acceptance = jnp.mean(info.update_info.acceptance_rate)
+        # The best acceptance in many dimensions is 0.65, and a little more is safe.
+        return (state, log_step + acceptance - 0.75), (info.log_likelihood_increment, acceptance)
+
+    @jax.jit
+    def run_all(key, start):
+        first = tempered.init(start)._replace(tempering_param=jnp.zeros(()))
+        # Closer at first, where the likelihood changes most.
+        ladder = jnp.linspace(0, 1, temperatures + 1)[1:] ** 3
+        inputs = jax.random.split(key, temperatures), ladder
+        (state, _), (log_z, acceptance) = jax.lax.scan(body, (first, jnp.log(0.2)), inputs)
+        return state.particles, state.weights, jnp.sum(log_z), jnp.mean(acceptance)
+
+    start_key, run_key = jax.random.split(key)
+    return run_all(run_key, scale * jax.random.normal(start_key, (PARTICLES, dim)))
 
 
 def stick(z):

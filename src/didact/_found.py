@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Int, Num, Shaped
 
 from . import chem
 from ._blocks import Blocks
@@ -84,7 +84,7 @@ def find(sampler: Sampler, target: Target, *, seed: int, n: int) -> dict[str, An
 
 
 def string_columns(
-    sampler: Sampler, target: Target, x: Int[np.ndarray, "n length"]
+    sampler: Sampler, target: Target, x: Shaped[np.ndarray, "n ..."]
 ) -> dict[str, list[Any]] | None:
     """What to write of strings: the `string`, the `smiles` of a molecule, the `value` if the target
     has one, the sampler's `log_prob`; None for objects that are no strings with an alphabet.

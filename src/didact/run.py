@@ -903,6 +903,7 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
         "modes_found_student": _counts(state.seeds.modes_found_student, len(seeds)),
         "distinct": _distinct(state, len(seeds)),
         "reward_calls": _asked(run, step),
+        "failures": _set_aside(run, step),
         "gradient_steps": [step] * len(seeds),
         "training_seconds": seconds,
         "versions": {
@@ -922,6 +923,14 @@ def _asked(run: Run, step: int) -> list[int]:
         return [run.experiment.reward_calls(step)] * len(run.seeds)
     with _run_errors():
         return reward_calls(run.path, run.seeds, step=step)
+
+
+def _set_aside(run: Run, step: int) -> list[int] | None:
+    """Objects of training on which a reward function outside JAX has failed, per seed."""
+    if not isinstance(run.experiment.target, HostReward):
+        return None
+    rows = [row for row in _read_record(run.path) if row["kind"] == "train" and row["step"] <= step]
+    return rows[-1].get("failures") if rows else None
 
 
 def _perfect_modes(experiment: Experiment, n: int) -> dict[str, Any]:

@@ -49,11 +49,11 @@ ENUMERABLE_ENVIRONMENTS = {
 }
 ENUMERABLE_ENVIRONMENTS |= {
     f"prepend-append-{symbols}^{length}": PrependAppend(symbols, length)
-    for symbols, length in ((1, 1), (1, 3), (2, 1), (3, 2), (2, 4), (3, 3))
+    for symbols, length in ((1, 3), (2, 1), (2, 4), (3, 3))
 }
 ENUMERABLE_ENVIRONMENTS |= {
     f"autoregressive-{symbols}^{length}": Autoregressive(symbols, length)
-    for symbols, length in ((1, 2), (3, 1), (2, 3))
+    for symbols, length in ((3, 1), (2, 3))
 }
 
 _UNEVEN = (0.0, 0.02, 0.1, 0.35, 0.6, 1.0)

@@ -33,10 +33,9 @@ PLANE, MIXTURE = Diffusion(2, 3), GaussianMixture(((1.0, 0.0), (-1.0, 2.0)), 0.7
 SEEDS = 3
 BATCH = 16  # rollouts pack their lanes twice on the way
 
+SIMILAR = ("on-policy-annealed", "local-search-greedy", "from-teacher")
+
 every_behaviour = pytest.mark.parametrize("behaviour", BEHAVIOURS.values(), ids=BEHAVIOURS)
-every_discrete = pytest.mark.parametrize(
-    "behaviour", DISCRETE_BEHAVIOURS.values(), ids=DISCRETE_BEHAVIOURS
-)
 every_continuous = pytest.mark.parametrize(
     "behaviour", CONTINUOUS_BEHAVIOURS.values(), ids=CONTINUOUS_BEHAVIOURS
 )
@@ -115,7 +114,14 @@ def visible(proposal):
     return eqx.tree_at(lambda p: p.trajectory.actions, proposal, real)
 
 
-@every_discrete
+@pytest.mark.parametrize(
+    "behaviour",
+    # An annealed epsilon and a greedy search are an epsilon and a search.
+    [
+        pytest.param(one, marks=[pytest.mark.slow] * (name in SIMILAR), id=name)
+        for name, one in DISCRETE_BEHAVIOURS.items()
+    ],
+)
 def test_under_vmap_each_seed_gets_what_it_would_alone(behaviour, key):
     """Bit by bit: trajectories are integers, chosen by comparisons of the same numbers."""
     keys = jax.random.split(key, SEEDS)

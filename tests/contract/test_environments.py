@@ -177,9 +177,7 @@ def test_the_fixed_backward_policy_is_uniform_over_parents(env):
     np.testing.assert_allclose(f.log_pb[state, action], -np.log(count[state, 0]), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "env", [env for env in ENVIRONMENTS.values() if isinstance(env, Hypergrid)], ids=repr
-)
+@pytest.mark.parametrize("env", [Hypergrid(1, 3), Hypergrid(2, 6), Hypergrid(4, 3)], ids=repr)
 def test_published_backward_policy_breaks_the_law_it_must_and_no_other(env):
     """It puts mass on parents that are terminal, at border cells with two or more coordinates
     above 0, and is the right P_B everywhere else.

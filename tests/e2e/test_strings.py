@@ -104,6 +104,7 @@ def test_options_are_read_as_they_were_stored() -> None:
     assert parse(Sequence, "train sequence", words(options.stored())) == options
 
 
+@pytest.mark.slow  # tests/faults has its like
 def test_what_fails_is_set_aside_and_the_run_goes_on(folder: Path) -> None:
     out = folder / "run"
     _ = succeeds(*train("brittle", "--preset", "tb", "--rounds", "4", "--out", out))

@@ -304,6 +304,7 @@ def test_a_function_that_always_fails_is_an_error(workers: int, module: ModuleTy
 # ---- training ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_is_that_of_a_reward_within_jax(module: ModuleType) -> None:
     """Bit by bit, whatever happened to the objects that were set aside; two seeds in one call."""
     faulty(module, x11="raise", x30="nan")
@@ -496,6 +497,7 @@ def test_only_what_is_trained_makes_another_run(
         file.write_text(MODULE)
 
 
+@pytest.mark.slow
 def test_an_evaluation_leaves_nothing_open(module: ModuleType, tmp_path: Path) -> None:
     """Nor does it score an object twice, also where scores are kept in memory."""
     target = HostReward(module.letters, alphabet="ACG", cache=False)

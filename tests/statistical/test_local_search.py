@@ -77,9 +77,17 @@ def first_and_last(search: LocalSearch, sampler, log_p, key):
     return number(x), number(here[0])
 
 
-@pytest.mark.parametrize("random_depth", [False, True], ids=["fixed-depth", "random-depth"])
-@pytest.mark.parametrize("env", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-def test_metropolis_hastings_keeps_the_target(env, random_depth):
+@pytest.mark.parametrize(
+    ("name", "random_depth"),
+    [
+        ("strings", False),
+        pytest.param("strings", True, marks=pytest.mark.slow),
+        pytest.param("grid", False, marks=pytest.mark.slow),
+        ("grid", True),
+    ],
+)
+def test_metropolis_hastings_keeps_the_target(name, random_depth):
+    env = ENVIRONMENTS[name]
     key = jax.random.key(11)
     sampler = network_sampler(env, key, sharpness=3.0)
     p = np.exp(exact.truth(env, TARGET).log_p)

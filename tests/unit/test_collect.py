@@ -257,7 +257,11 @@ def blank(leaf):
 
 
 @pytest.mark.parametrize(
-    ("name", "langevin"), [("teacher", True), ("pis", False), ("mle", False), ("tb-iwr", False)]
+    ("name", "langevin"),
+    [
+        ("teacher", True),
+        *(pytest.param(name, False, marks=pytest.mark.slow) for name in ("pis", "mle", "tb-iwr")),
+    ],
 )
 def test_the_programs_of_the_presets_hold_no_host_callback(name, langevin):
     setting = preset(name, langevin=langevin)

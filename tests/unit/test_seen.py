@@ -27,6 +27,7 @@ def test_it_counts_as_a_set_does():
     assert 50 < len(known) < 70
 
 
+@pytest.mark.slow
 def test_a_run_counts_what_it_asks_for_once():
     import didact
 

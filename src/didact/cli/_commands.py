@@ -111,14 +111,15 @@ def _load(options: Sample | Evaluate) -> "Run":
     try:
         return Run.load(options.run, given=given)
     except RunError as error:
-        if not isinstance(error.__cause__, ForeignName) or given:
+        if not isinstance(error.__cause__, ForeignName):
             raise
         experiment = read_config(options.run)["experiment"]
-        if foreign_names(experiment) != foreign_names(experiment.get("target")):
+        names = foreign_names(experiment.get("target"))
+        if len(names) != 1 or foreign_names(experiment) != names:
             raise  # it names more than a reward
         raise BadInput(
             f"{options.run / 'config.json'} names a reward of your own: name it with --reward "
-            "module:function, as in the command that made the run."
+            f"module:function, here {names[0]}, as in the command that made the run."
         ) from error
 
 

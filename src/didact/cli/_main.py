@@ -43,6 +43,9 @@ didact COMMAND --help shows the options of a command."""
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `didact` command."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # XLA warns in capitals of a slow compilation, which any busy machine has. What is an error
+    # comes as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names of any kind can be shown

@@ -47,6 +47,7 @@ _ROWS: dict[str, tuple[str, Perfect | float | int | str | None]] = {
     "share of draws in modes": ("mode_mass", _shared("mode_mass_target")),
     "empirical L1": ("empirical_l1", _shared("empirical_l1_floor")),
     "different objects asked for": ("distinct", None),
+    "objects set aside": ("failures", None),
 }
 """Metrics by their names, and what a perfect sampler scores."""
 _ONLY_BY_SAMPLES = frozenset(("log_z", "log_z_estimate", "ess", "modes_reached"))

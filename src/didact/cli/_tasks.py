@@ -29,7 +29,7 @@ class Training(abc.ABC):
     preset: str
     """Method: one that `didact list` shows."""
     steps: int | None = None
-    """Gradient steps. Default: the paper's budget for the preset, or that of --size."""
+    """Gradient steps. Default: those of the preset's budget."""
     seeds: int = 1
     """Replicas, trained side by side."""
     seed: int = 0

@@ -26,10 +26,12 @@ def train(arguments: list[str]) -> int:
     out = options.folder(task)
     use_compilation_cache()
     from .. import run as runs
+    from ..datasets import DataError
 
     with one_line(ValueError):
         experiment = options.experiment(task)
-    with stop_signals() as stop, one_line(runs.RunError, FloatingPointError, OSError):
+    errors = (runs.RunError, DataError, FloatingPointError, OSError)
+    with stop_signals() as stop, one_line(*errors):
         run = runs.train(
             experiment,
             out,
@@ -50,6 +52,12 @@ def train(arguments: list[str]) -> int:
         verdict = run.verdict()
     say_reason(verdict)
     print_verdict(verdict)
+    if any(verdict.get("failures") or ()):
+        note(
+            f"The reward function failed on {sum(verdict['failures']):,} of "
+            f"{sum(verdict['reward_calls']):,} objects, which were set aside: see "
+            f"{out / 'failures.jsonl'}."
+        )
     show(f"Report: {out / 'report.html'}")
     return 0
 

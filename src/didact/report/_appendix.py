@@ -40,7 +40,8 @@ def reproduce(run: RunData) -> Html:
             tag("code", "didact evaluate"),
             " and ",
             tag("code", "didact sample"),
-            " cannot load it. Python can, where the same objects are defined or imported.",
+            " need to be told anew what that is, a reward by --reward module:function; ",
+            "from Python, didact.Run.load takes it as given.",
         )
         if run.foreign
         else "",
