@@ -83,7 +83,7 @@ def first_and_last(search: LocalSearch, sampler, log_p, key):
         ("strings", False),
         pytest.param("strings", True, marks=pytest.mark.slow),
         pytest.param("grid", False, marks=pytest.mark.slow),
-        ("grid", True),
+        pytest.param("grid", True, marks=pytest.mark.slow),
     ],
 )
 def test_metropolis_hastings_keeps_the_target(name, random_depth):

@@ -237,6 +237,7 @@ def test_seeds_together_are_seeds_alone():
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow  # tests/compile has its like
 def test_one_program_serves_all_steps_and_seeds():
     setting = experiment()
     train_chunk(setting, init(setting, [0]), 1, capacity=CAPACITY)
