@@ -56,7 +56,8 @@ def finished(out: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]
         config = json.loads((folder / "config.json").read_text())
         if verdict["finished"]:
             place = f"runs/{out.name}/{folder.name}"
-            config["command"] = config["command"].replace(str(folder), place)
+            for name in (str(folder.resolve()), str(folder)):
+                config["command"] = config["command"].replace(name, place)
             yield folder, config, verdict
 
 
