@@ -31,10 +31,12 @@ class Script(NamedTuple):
     blocks: Blocks | None
 
     @staticmethod
-    def of(target: Target) -> "Script | None":
-        """That of a target, if it is one of strings."""
+    def of(sampler: Sampler, target: Target) -> "Script | None":
+        """That of a target, if it and the sampler are of strings."""
         alphabet = getattr(target, "alphabet", None)
-        return None if alphabet is None else Script(alphabet, getattr(target, "blocks", None))
+        if alphabet is None or not isinstance(sampler.environment, Strings):
+            return None
+        return Script(alphabet, getattr(target, "blocks", None))
 
     def write(self, x: Int[np.ndarray, "n length"]) -> list[str]:
         """Strings, given by the numbers of their symbols."""
@@ -57,15 +59,15 @@ def find(sampler: Sampler, target: Target, *, seed: int, n: int) -> dict[str, An
     the `smiles` of a molecule; `diverse`, the places among them of 12 that are far from each other;
     `distance`, what that means, and `mean_distance` of the best.
     """
-    if Script.of(target) is None or not isinstance(sampler.environment, Strings):
+    script = Script.of(sampler, target)
+    if script is None:
         return None
     drawn = scored_draws(sampler, target, seed=seed, n=n)
     x, first = np.unique(np.asarray(drawn.x), axis=0, return_index=True)
     log_reward = np.asarray(drawn.log_reward)[first]
     order = np.argsort(-log_reward, kind="stable")[:NUM_BEST]
     x = np.asarray(x[order])
-    columns = string_columns(sampler, target, x)
-    assert columns is not None
+    columns = _columns(script, sampler, target, x)
     columns["log_reward"] = log_reward[order].tolist()
     if target.num_modes is not None:
         columns["mode"] = (np.asarray(empirical.mode_indices(target, x)) >= 0).tolist()
@@ -89,9 +91,13 @@ def string_columns(
     """What to write of strings: the `string`, the `smiles` of a molecule, the `value` if the target
     has one, the sampler's `log_prob`; None for objects that are no strings with an alphabet.
     """
-    script = Script.of(target)
-    if script is None or not isinstance(sampler.environment, Strings):
-        return None
+    script = Script.of(sampler, target)
+    return None if script is None else _columns(script, sampler, target, x)
+
+
+def _columns(
+    script: Script, sampler: Sampler, target: Target, x: Int[np.ndarray, "n length"]
+) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {"string": script.write(x)}
     smiles = script.smiles(x)
     if smiles is not None:

@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Int, UInt32
 
 MAX_OBJECTS = 2**28  # 32 MiB
@@ -37,8 +36,3 @@ def add(seen: Seen, number: Int[Array, " B"], keep: Bool[Array, " B"]) -> Seen:
     # Different numbers have different bits: their sum is their union.
     words = seen.words.at[jnp.where(new, word, seen.words.shape[0])].add(bit, mode="drop")
     return Seen(words, seen.count + jnp.sum(new, dtype=jnp.int32))
-
-
-def members(seen: Seen) -> Int[Array, ""]:
-    """The number of members, counted anew."""
-    return jnp.sum(lax.population_count(seen.words), dtype=jnp.int32)

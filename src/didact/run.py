@@ -866,7 +866,8 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
     path, experiment, seeds = run.path, run.experiment, run.seeds
     num_draws = _default_draws(experiment) if num_draws is None else num_draws
     step = int(state.step)
-    seconds = sum(row["time"]["seconds"] for row in _read_record(path) if row["kind"] == "train")
+    rows = [row for row in _read_record(path) if row["kind"] == "train"]
+    seconds = sum(row["time"]["seconds"] for row in rows)
     reason = exact.refusal(experiment.environment, experiment.target)
     verdicts = []
     target, objective = experiment.target, experiment.objective
@@ -903,7 +904,7 @@ def _evaluate_run(run: Run, state: TrainState, num_draws: int | None) -> dict[st
         "modes_found_student": _counts(state.seeds.modes_found_student, len(seeds)),
         "distinct": _distinct(state, len(seeds)),
         "reward_calls": _asked(run, step),
-        "failures": _set_aside(run, step),
+        "failures": next((row.get("failures") for row in rows[::-1] if row["step"] <= step), None),
         "gradient_steps": [step] * len(seeds),
         "training_seconds": seconds,
         "versions": {
@@ -925,14 +926,6 @@ def _asked(run: Run, step: int) -> list[int]:
         return reward_calls(run.path, run.seeds, step=step)
 
 
-def _set_aside(run: Run, step: int) -> list[int] | None:
-    """Objects of training on which a reward function outside JAX has failed, per seed."""
-    if not isinstance(run.experiment.target, HostReward):
-        return None
-    rows = [row for row in _read_record(run.path) if row["kind"] == "train" and row["step"] <= step]
-    return rows[-1].get("failures") if rows else None
-
-
 def _perfect_modes(experiment: Experiment, n: int) -> dict[str, Any]:
     """What n draws of a perfect sampler say of the modes: exactly, on average, where the objects
     can be listed, else by exact samples where the target has them.
@@ -944,12 +937,11 @@ def _perfect_modes(experiment: Experiment, n: int) -> dict[str, Any]:
         truth = exact.truth(env, target)
         on_mode = truth.mode >= 0
         mass = np.bincount(truth.mode[on_mode], np.exp(truth.log_p[on_mode]))
-        return {
-            "modes_reached_perfect": float(np.sum(1 - (1 - np.minimum(mass, 1)) ** n)),
-            "mode_mass_target": float(mass.sum()),
-        }
-    if isinstance(target, StringTarget):
+    elif isinstance(target, StringTarget):
         mass = mode_probabilities(target)[1]
+    else:
+        mass = None
+    if mass is not None:
         return {
             "modes_reached_perfect": float(np.sum(1 - (1 - np.minimum(mass, 1)) ** n)),
             "mode_mass_target": float(mass.sum()),

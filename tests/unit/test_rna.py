@@ -16,7 +16,8 @@ import pytest
 from didact._config import from_json, to_json
 from didact.targets import L14RNA1, L14RNA2, L14RNA3
 from didact.targets._duplex import ANY, Duplex, loop_energies
-from didact.targets._rna import _apart, _digits, _make_duplex, _numbers
+from didact.targets._rna import _apart, _make_duplex, _numbers
+from didact.targets._strings import strings_of
 
 RNA = pytest.importorskip("RNA", reason="needs ViennaRNA: pip install 'didact[rna]'")
 
@@ -87,7 +88,7 @@ def test_the_strings_that_bind_have_large_loops():
 @every_name
 def test_energies_of_the_check_strings(name):
     check = data(name)
-    strings = _digits(check["check_index"].astype(np.int64))
+    strings = strings_of(check["check_index"].astype(np.int64), 4, 14)
     expected = check["check_energy"] / 100
     np.testing.assert_array_equal(TARGETS[name].energy(strings), expected)
     values = expected / check["norm_value"]
@@ -157,7 +158,7 @@ first_target = pytest.mark.parametrize(
 @first_target
 def test_the_number_of_a_mode(name):
     target = TARGETS[name]
-    modes = _digits(target.modes().astype(np.int64))
+    modes = strings_of(target.modes().astype(np.int64), 4, 14)
     assert len(modes) == target.num_modes
     assert np.all(target.energy(modes) <= target.facts.known.mode_energy / 100)
     index = jax.jit(jax.vmap(target.mode_index))
@@ -215,7 +216,7 @@ def test_the_facts_follow_from_the_histogram_of_all_strings(name):
 def test_a_part_of_the_histogram():
     target, start = L14RNA2(), 180_000_000
     levels, counts = target.histogram(start, start + 400)
-    energies = np.rint(100 * vienna(target, _digits(np.arange(start, start + 400))))
+    energies = np.rint(100 * vienna(target, strings_of(np.arange(start, start + 400), 4, 14)))
     expected = np.unique(energies, return_counts=True)
     np.testing.assert_array_equal((levels, counts), expected)
 
@@ -229,7 +230,7 @@ def test_the_energy_of_a_perfect_partner(target):
 
 def test_numbers_of_strings():
     numbers = np.asarray([0, 1, 4, 4**13, 4**14 - 1])
-    digits = _digits(numbers)
+    digits = strings_of(numbers, 4, 14)
     np.testing.assert_array_equal(digits[1:4, [0, -2, -1]], [[0, 0, 1], [0, 1, 0], [1, 0, 0]])
     np.testing.assert_array_equal(_numbers(digits), numbers)
 

@@ -56,8 +56,8 @@ class LocalSearch(Behaviour):
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The inner behaviour's, with one evaluation for each object."""
-        calls = max(self.inner.turns[0].reward_calls, 1)
         turn = self.inner.turns[0]
+        calls = max(turn.reward_calls, 1)
         return (turn._replace(source="search", reward_calls=calls, on_policy=False),)
 
     def __call__(

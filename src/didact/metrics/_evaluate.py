@@ -12,7 +12,7 @@ from .._sampler import Sampler
 from .._types import EnumerableEnvironment, Objective, SamplableTarget, Target
 from ..environments import Strings
 from ..targets import StringTarget
-from ..targets._strings import LEAST_VALUE
+from ..targets._strings import LEAST_VALUE, strings_of
 from . import coverage, empirical, exact, strings, weights
 from . import distances as distance
 
@@ -90,9 +90,7 @@ def mode_probabilities(
     """The strings that are modes, and the probability of each under the target; NaN where its log Z
     is unknown.
     """
-    symbols, numbers = target.num_symbols, target.modes().astype(np.int64)
-    power = symbols ** np.arange(target.length, dtype=np.int64)[::-1]
-    x = (numbers[:, None] // power % symbols).astype(np.int32)
+    x = strings_of(target.modes(), target.num_symbols, target.length)
     log_z = math.nan if target.log_z is None else target.log_z
     log_reward = target.law.log_reward(np.asarray(target.value(x), np.float64), np)
     return x, np.exp(log_reward - log_z)

@@ -196,37 +196,38 @@ def string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array,
     env = sampler.environment
     if not isinstance(env, Strings):
         raise ValueError(f"{type(env).__name__} is no environment of strings.")
-    length, symbols = env.length, env.num_symbols
-    append = env.num_actions - symbols
+    length, append = env.length, env.num_actions - env.num_symbols
+    # All substrings that are shorter, by how many symbols they have and then where they begin.
+    sizes, starts = np.array([(n, i) for n in range(length) for i in range(length - n + 1)]).T
 
     def one(x: Int[Array, " length"]) -> Float[Array, ""]:
+        def grown(n: Int[Array, ""], start: Int[Array, ""]):
+            """log P_F of the substrings that are a symbol longer, in front and at the end."""
+            kernel = sampler.forward_kernel(_substring(env, x, start, n))
+            before, after = x[jnp.maximum(start - 1, 0)], x[jnp.minimum(start + n, length - 1)]
+            return kernel.log_prob(before), kernel.log_prob(append + after)
+
+        in_front, at_end = jax.vmap(grown)(jnp.asarray(sizes), jnp.asarray(starts))
         # log P of the substrings of n symbols, by where they begin; an empty one is the source.
         log_p = jnp.zeros(length + 1)
         for n in range(length):
-            start = jnp.arange(length - n + 1)
-            states = jax.vmap(lambda i, n=n: _substring(env, x, i, n))(start)
-            kernel = jax.vmap(sampler.forward_kernel)(states)
-            at_end = jax.vmap(lambda k, a: k.log_prob(a))(
-                jax.tree.map(lambda leaf: leaf[:-1], kernel), append + x[n:]
-            )
-            following = log_p[:-1] + at_end
+            front, end = in_front[sizes == n][1:], at_end[sizes == n][:-1]
+            following = log_p[:-1] + end
             if env.grows_in_front:
-                in_front = jax.vmap(lambda k, a: k.log_prob(a))(
-                    jax.tree.map(lambda leaf: leaf[1:], kernel), x[: length - n]
-                )
-                following = jnp.logaddexp(following, log_p[1:] + in_front)
+                following = jnp.logaddexp(following, log_p[1:] + front)
             log_p = following
         return log_p[0]
 
-    return jax.lax.map(one, jnp.asarray(x, jnp.int32), batch_size=64)
+    # Few strings at a time have many substrings, whose activations should fit a near cache.
+    return jax.lax.map(one, jnp.asarray(x, jnp.int32), batch_size=8)
 
 
 def _substring(
-    env: Strings, x: Int[Array, " length"], start: Int[Array, ""], n: int
+    env: Strings, x: Int[Array, " length"], start: Int[Array, ""], n: Int[Array, ""]
 ) -> StringState:
     place = jnp.arange(env.length)
     symbols = jnp.where(place < n, jnp.roll(x, -start), 0)
-    return StringState(symbols, jnp.asarray(n, jnp.int32))
+    return StringState(symbols, n.astype(jnp.int32))
 
 
 def exact_flows(

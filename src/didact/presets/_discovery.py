@@ -1,6 +1,7 @@
 """Discovery: the paper's biochemical tasks, and the same methods on any reward of strings."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from .. import _seen as seen_objects
@@ -105,23 +106,18 @@ def discovery(
             f"{batch_size}: each chain proposes so many strings."
         )
     taught, buffered = method == "teacher", bool(priority)
-    objective = TB(Squared(cap=5_000.0))
     optimiser = OptimiserConfig(1e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0)
     kind = PrependAppend if grow == "both" else Autoregressive
     return Experiment(
         environment=kind(num_symbols, length),
         target=target,
         behaviour=_schedule(method, buffered, epsilon, depth),
-        objective=objective,
+        objective=TB(Squared(cap=5_000.0)),
         teacher_reward=DoubleLog(alpha=0.5, floor=0.0, cap=5_000.0) if taught else None,
         replay=_replay(priority, batch_size) if buffered else None,
         network=SSRConfig(width) if network is None else network,
         optimiser=optimiser,
-        teacher_optimiser=OptimiserConfig(
-            5e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0
-        )
-        if taught
-        else None,
+        teacher_optimiser=replace(optimiser, learning_rate=5e-4) if taught else None,
         batch_size=batch_size,
         steps=rounds * (2 if buffered else 1) if steps is None else steps,
         initial_log_z=5.0,

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Float64, Int, Int32, Int64, Integer
 
 from ._duplex import LETTERS, Duplex, import_vienna, loop_energies
-from ._strings import LEAST_VALUE, RewardLaw, StringTarget
+from ._strings import LEAST_VALUE, RewardLaw, StringTarget, require_strings, strings_of
 
 Strings = Integer[Array | np.ndarray, "*batch length"]
 _LENGTH = 14
@@ -100,7 +100,7 @@ class L14RNA(StringTarget):
 
         **Errors:** `ValueError` for digits other than 0 to 3, or another number of them than 14.
         """
-        _require_length(x)
+        require_strings(x, _LENGTH)
         digits = np.reshape(np.asarray(x), (-1, _LENGTH))
         if not np.all((digits >= 0) & (digits < len(LETTERS))):
             raise ValueError(f"the digits of strings are 0 to {len(LETTERS) - 1}.")
@@ -111,7 +111,7 @@ class L14RNA(StringTarget):
         dtype = jnp.result_type(float)
         if not isinstance(x, Tracer):
             return jnp.asarray(100 * self.energy(x) / self._unit, dtype)
-        _require_length(x)
+        require_strings(x, _LENGTH)
         energies = jax.vmap(self._duplex().energy)(x.reshape(-1, _LENGTH))
         return energies.reshape(x.shape[:-1]).astype(dtype) / self._unit
 
@@ -124,7 +124,9 @@ class L14RNA(StringTarget):
         total = np.zeros(2**16, np.int64)
         for first in range(start, stop, _BLOCK):
             numbers = np.arange(first, min(first + _BLOCK, stop))
-            energies = self._duplex().energies(_digits(numbers)).astype(np.int64)
+            energies = (
+                self._duplex().energies(strings_of(numbers, len(LETTERS), _LENGTH)).astype(np.int64)
+            )
             total += np.bincount(energies + 2**15, minlength=2**16)
         levels = np.flatnonzero(total)
         return levels - 2**15, total[levels]
@@ -224,17 +226,8 @@ _PLACE_VALUES = len(LETTERS) ** np.arange(_LENGTH - 1, -1, -1, dtype=np.int32)
 _BLOCK = 2**16
 
 
-def _require_length(x: Strings) -> None:
-    if jnp.shape(x)[-1:] != (_LENGTH,):
-        raise ValueError(f"strings must have {_LENGTH} digits, got an array of {jnp.shape(x)}.")
-
-
 def _numbers(digits: Integer[np.ndarray, "n length"]) -> Int64[np.ndarray, " n"]:
     return digits.astype(np.int64) @ _PLACE_VALUES.astype(np.int64)
-
-
-def _digits(numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n length"]:
-    return numbers[:, None] // _PLACE_VALUES % len(LETTERS)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from .. import datasets
 from .._blocks import Blocks
 from ..datasets import _trees
 from ._continuous import constant
-from ._strings import LEAST_VALUE, Facts, RewardLaw, StringTarget, facts_of
+from ._strings import LEAST_VALUE, Facts, RewardLaw, StringTarget, facts_of, require_strings
 
 _MAX_VALUE = 7.033253064721925
 _BETA, _MAX_REWARD = 6.0, 10.0
@@ -92,10 +92,7 @@ class SEH(StringTarget):
 
     def value(self, x: Integer[Array | np.ndarray, "*batch length"]) -> Float[Array, "*batch"]:
         """v of strings, given by the numbers of their blocks. In float32 to 1e-5."""
-        if jnp.shape(x)[-1:] != (self.length,):
-            raise ValueError(
-                f"strings must have {self.length} digits, got an array of {jnp.shape(x)}."
-            )
+        require_strings(x, self.length)
         words = self.words.at[jnp.arange(self.length), x].get(mode="clip")
         every = np.uint32(2**32 - 1)
         common = lax.reduce(words, every, lax.bitwise_and, (words.ndim - 2,))

@@ -144,6 +144,20 @@ def require_string(x: Int[Array, "..."], length: int) -> None:
         raise ValueError(f"x must have shape ({length},), got {jnp.shape(x)}.")
 
 
+def require_strings(x: Integer[Array | np.ndarray, "..."], length: int) -> None:
+    """`ValueError` unless the last axis of x is that of strings."""
+    if jnp.shape(x)[-1:] != (length,):
+        raise ValueError(f"strings must have {length} digits, got an array of {jnp.shape(x)}.")
+
+
+def strings_of(
+    numbers: Integer[np.ndarray, " n"], num_symbols: int, length: int
+) -> Int32[np.ndarray, "n length"]:
+    """The strings with given numbers: the inverse of `number_of`, on the host."""
+    places = num_symbols ** np.arange(length, dtype=np.int64)[::-1]
+    return (numbers.astype(np.int64)[:, None] // places % num_symbols).astype(np.int32)
+
+
 def number_of(
     x: Integer[Array | np.ndarray, "*batch length"], num_symbols: int
 ) -> Int[Array, "*batch"]:
@@ -187,8 +201,5 @@ class TableTarget(StringTarget):
 
     def value(self, x: Integer[Array | np.ndarray, "*batch length"]) -> Float[Array, "*batch"]:
         """v of strings, given by their digits."""
-        if jnp.shape(x)[-1:] != (self.length,):
-            raise ValueError(
-                f"strings must have {self.length} digits, got an array of {jnp.shape(x)}."
-            )
+        require_strings(x, self.length)
         return self.values.at[number_of(x, self.num_symbols)].get(mode="clip")
