@@ -14,6 +14,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ def matmul_peak(size: int = 2048, repeats: int = 12) -> float:
     return 2 * size**3 / min(seconds)
 
 
+def time_steps(
+    experiment: didact.Experiment, seeds: Iterable[int], warm_up: int, steps: int
+) -> tuple[float, float, didact.StepInfo]:
+    """Seconds a step of a fresh run after `warm_up` of them, seconds of these, which compile, and
+    what the timed steps report.
+    """
+    state = didact.init(experiment, tuple(seeds))
+    began = time.perf_counter()
+    state, info = didact.train_chunk(experiment, state, warm_up, capacity=steps)
+    jax.block_until_ready(info.loss)
+    cold = time.perf_counter() - began
+    began = time.perf_counter()
+    state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
+    jax.block_until_ready(info.loss)
+    return (time.perf_counter() - began) / steps, cold, info
+
+
 def machine() -> dict[str, Any]:
     """Where and with what numbers are taken."""
     return {
@@ -78,15 +96,9 @@ def measure(preset: str, dim: int, side: int, seeds: int, repeats: int) -> dict[
     timings, transitions, cold = [], [], 0.0
     for repeat in range(repeats):
         first = seeds * repeat
-        state = didact.init(experiment, range(first, first + seeds))
-        began = time.perf_counter()
-        state, info = didact.train_chunk(experiment, state, WARM_UP, capacity=TIMED)
-        jax.block_until_ready(info.loss)
-        cold = cold or time.perf_counter() - began
-        began = time.perf_counter()
-        state, info = didact.train_chunk(experiment, state, TIMED, capacity=TIMED)
-        jax.block_until_ready(info.loss)
-        timings.append((time.perf_counter() - began) / TIMED)
+        each, begun, info = time_steps(experiment, range(first, first + seeds), WARM_UP, TIMED)
+        cold = cold or begun
+        timings.append(each)
         transitions.append(float(jnp.mean(info.mean_length)) * experiment.batch_size)
     seconds = statistics.median(timings)
     operations = np.mean(transitions) * seeds * operations_per_transition(preset, dim)

@@ -20,7 +20,7 @@ import numpy as np
 from didact.environments import Diffusion, Process
 from didact.metrics.floor import Floor, discretisation_floor
 from didact.presets import DIFFUSION_TASKS
-from grid import finished, number, spread
+from grid import finished, keep, number, spread
 
 RESULTS = Path(__file__).parent / "results" / "diffusion"
 CELLS: list[tuple[str, str, tuple[str, ...]]] = [
@@ -51,7 +51,6 @@ def run(out: Path) -> None:
 
 def collect(out: Path) -> None:
     """Keep the verdicts of finished runs beside this file."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
     for folder, config, verdict in finished(out):
         summary = config["summary"]
         cell = {
@@ -64,7 +63,7 @@ def collect(out: Path) -> None:
             "created": config["created"],
             "verdict": verdict,
         }
-        (RESULTS / f"{folder.name}.json").write_text(json.dumps(cell, indent=1) + "\n")
+        keep(RESULTS, folder.name, cell)
 
 
 def mixture(x: np.ndarray) -> np.ndarray:

@@ -13,14 +13,11 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-
 import didact
-from bench import machine, matmul_peak
+from bench import machine, matmul_peak, time_steps
 from didact.networks import DiffusionMLPConfig
 from didact.presets import DIFFUSION_TASKS, SIZES, diffusion
 
@@ -46,17 +43,8 @@ def measure(task: str, preset: str, size: Literal["paper", "cpu"], rounds: int) 
     place = DIFFUSION_TASKS[task]
     experiment = diffusion(place.target(), preset, sigma=place.sigma, size=size)
     turns = len(experiment.behaviour.turns)
-    state = didact.init(experiment, [0])
-    steps = rounds * turns
-    began = time.perf_counter()
-    state, info = didact.train_chunk(experiment, state, turns, capacity=steps)
-    jax.block_until_ready(info.loss)
-    cold = time.perf_counter() - began
+    seconds, cold, _ = time_steps(experiment, [0], turns, rounds * turns)
     peak = matmul_peak()
-    began = time.perf_counter()
-    state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
-    jax.block_until_ready(info.loss)
-    seconds = (time.perf_counter() - began) / steps
     count, network = operations(experiment), experiment.network
     assert isinstance(network, DiffusionMLPConfig)
     return {

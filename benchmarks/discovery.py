@@ -25,9 +25,9 @@ import numpy as np
 from scipy import stats
 
 import didact
-from bench import machine, matmul_peak
+from bench import machine, matmul_peak, time_steps
 from didact.presets import DISCOVERY_TASKS, discovery
-from grid import finished, number, spread
+from grid import finished, keep, number, spread
 
 RESULTS = Path(__file__).parent / "results" / "discovery"
 PICTURES = Path(__file__).parents[1] / "docs" / "assets"
@@ -81,7 +81,6 @@ def run(out: Path, tasks: list[str]) -> None:
 
 def collect(out: Path) -> None:
     """Keep the verdicts of finished runs beside this file."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
     for folder, config, verdict in finished(out):
         summary = config["summary"]
         cell = {
@@ -93,7 +92,7 @@ def collect(out: Path) -> None:
             "verdict": verdict,
             "curves": curves(folder),
         }
-        (RESULTS / f"{folder.name}.json").write_text(json.dumps(cell, indent=1) + "\n")
+        keep(RESULTS, folder.name, cell)
 
 
 def curves(folder: Path) -> list[dict[str, Any]]:
@@ -209,14 +208,8 @@ def time_rounds(tasks: list[str], preset: str = "teacher-per") -> None:
         strings = strings_per_second(experiment)
         for seeds in (1, 4):
             steps = turns * (2 if known.width > 512 else 20)
-            state = didact.init(experiment, range(seeds))
-            state, info = didact.train_chunk(experiment, state, turns, capacity=steps)
-            jax.block_until_ready(info.loss)
+            seconds, _, _ = time_steps(experiment, range(seeds), turns, steps)
             peak = matmul_peak()
-            began = time.perf_counter()
-            state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
-            jax.block_until_ready(info.loss)
-            seconds = (time.perf_counter() - began) / steps
             row = {
                 "task": task,
                 "preset": preset,

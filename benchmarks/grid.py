@@ -61,9 +61,14 @@ def finished(out: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]
             yield folder, config, verdict
 
 
+def keep(results: Path, name: str, cell: dict[str, Any]) -> None:
+    """Write what is kept of a finished run."""
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{name}.json").write_text(json.dumps(cell, indent=1) + "\n")
+
+
 def collect(out: Path) -> None:
     """Keep the verdicts of finished runs beside this file."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
     for folder, config, verdict in finished(out):
         summary = config["summary"]
         cell = {
@@ -75,8 +80,7 @@ def collect(out: Path) -> None:
             "verdict": verdict,
             "curves": curves(folder),
         }
-        name = f"{summary['dim']}x{summary['side']}-{summary['preset']}.json"
-        (RESULTS / name).write_text(json.dumps(cell, indent=1) + "\n")
+        keep(RESULTS, f"{summary['dim']}x{summary['side']}-{summary['preset']}", cell)
 
 
 def curves(folder: Path) -> list[dict[str, Any]]:
