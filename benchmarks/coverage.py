@@ -64,7 +64,7 @@ def _mixture(means, weights):
 
 
 _FOUR = _mixture(((-5.0, -4.0), (5.0, -5.0), (-4.0, 5.0), (5.0, 5.0)), (0.4, 0.3, 0.2, 0.1))
-_FAR = _mixture(((0.0, 0.0), (4.0, 4.0), (300.0, -200.0)), (0.4, 0.3, 0.3))
+_FAR = _mixture(((0.0, 0.0), (4.0, 4.0), (3000.0, -2000.0)), (0.4, 0.3, 0.3))
 CASES = {
     "gaussian": Case(_gaussian, 3, True),
     "funnel-3": Case(_funnel, 3, True),
