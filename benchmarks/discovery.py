@@ -1,56 +1,28 @@
-"""The paper's biochemical tasks: runs the cells, collects, tabulates, draws.
+"""The paper's biochemical tasks: a picture of the kept runs, and the time of a round.
 
-    python benchmarks/discovery.py run --tasks tfbind8     # finished cells are kept
-    python benchmarks/discovery.py table                   # from benchmarks/results/discovery
     python benchmarks/discovery.py figure tfbind8          # modes found over rounds
     python benchmarks/discovery.py time                    # rounds and rewards a second
 
-A cell is one preset on one task with all its seeds in one program. All presets of a task ask for
-as many rewards. Seeds are the same for all of them, but begin with different networks where there
-is a Teacher; differences are paired by seed, with 90 % intervals from Student's t.
+The runs are those of `didact reproduce biochem`, kept under benchmarks/results/discovery.
 """
 
 import argparse
 import json
 import math
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
-from scipy import stats
 
 import didact
 from bench import machine, matmul_peak, time_steps
+from didact.bench import read_all
 from didact.presets import DISCOVERY_TASKS, discovery
-from grid import finished, keep, number, spread
 
 RESULTS = Path(__file__).parent / "results" / "discovery"
 PICTURES = Path(__file__).parents[1] / "docs" / "assets"
-PRESETS = ("tb", "tb-prt", "tb-per", "search-prt", "teacher-prt", "teacher-per")
-CELLS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "tfbind8": (3, PRESETS),
-    "qm9": (3, ("tb", "tb-prt", "tb-per", "teacher-per")),
-    "l14-rna1": (1, ("tb-per", "teacher-per")),
-    "seh": (1, ("tb-per", "teacher-per")),
-}
-COLUMNS = {
-    "modes_found": "modes found",
-    "modes_held": "modes held",
-    "distinct": "different strings",
-    "tv": "total variation",
-    "spearman": "Spearman",
-    "log_z_error": "log Z error",
-    "elbo": "ELBO",
-    "eubo": "EUBO",
-    "mean_value": "mean value",
-    "top_value": "best 100",
-}
-PAIRED = ("modes_found", "modes_held", "tv", "log_z_error")
 COLOURS = {
     "tb": "#6b7280",
     "tb-prt": "#56B4E9",
@@ -61,125 +33,27 @@ COLOURS = {
 }
 
 
-def run(out: Path, tasks: list[str]) -> None:
-    """Train every cell that has not finished yet, one after the other, and collect."""
-    for task in tasks:
-        seeds, presets = CELLS[task]
-        for preset in presets:
-            command = [sys.executable, "-m", "didact.cli", "train", task, "--preset", preset]
-            command += [
-                "--seeds",
-                str(seeds),
-                "--seed",
-                "0",
-                "--out",
-                str(out / f"{task}-{preset}"),
-            ]
-            subprocess.run(command, check=True)
-            collect(out)
-
-
-def collect(out: Path) -> None:
-    """Keep the verdicts of finished runs beside this file."""
-    for folder, config, verdict in finished(out):
-        summary = config["summary"]
-        cell = {
-            "command": config["command"],
-            "task": summary["task"],
-            "preset": summary["preset"],
-            "batch_size": config["experiment"]["batch_size"],
-            "created": config["created"],
-            "verdict": verdict,
-            "curves": curves(folder),
-        }
-        keep(RESULTS, folder.name, cell)
-
-
-def curves(folder: Path) -> list[dict[str, Any]]:
-    """What had been found by each of a hundred moments of the training."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if row["kind"] == "train"]
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(100, len(rows))).round().astype(int))
-    names = ("step", "reward_calls", "distinct", "modes_found")
-    return [{name: rows[i][name] for name in names} for i in chosen]
-
-
-def cells_of(task: str) -> dict[str, dict[str, Any]]:
-    """The kept cells of a task by preset, in the order of the presets."""
-    cells = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
-    here = {cell["preset"]: cell for cell in cells if cell["task"] == task}
-    return {preset: here[preset] for preset in PRESETS if preset in here}
-
-
-def table() -> str:
-    """Markdown tables, two a task: mean ± standard error over seeds, and paired differences."""
-    parts = []
-    for task in CELLS:
-        cells = cells_of(task)
-        if not cells:
-            continue
-        verdict = next(iter(cells.values()))["verdict"]
-        log_z, value = verdict["log_z_true"], verdict["expected_value"][0]
-        parts.append(
-            f"**{task}**: {verdict['num_modes']:,} modes; {verdict['reward_calls'][0]:,} rewards "
-            f"asked for; log Z = {log_z:.3f}, expected value {value:.4f}.\n"
-        )
-        known = [name for name in COLUMNS if any(present(c, name) for c in cells.values())]
-        parts.append("| preset | n | " + " | ".join(COLUMNS[name] for name in known) + " |")
-        parts.append("|---|---|" + "---|" * len(known))
-        for preset, cell in cells.items():
-            verdict = cell["verdict"]
-            row = " | ".join(spread(verdict.get(name)) for name in known)
-            parts.append(f"| {preset} | {len(verdict['seeds'])} | {row} |")
-        parts.append("")
-        parts += differences(cells)
-    return "\n".join(parts)
-
-
-def present(cell: dict[str, Any], name: str) -> bool:
-    """Whether a cell has numbers of a column."""
-    values = cell["verdict"].get(name)
-    return isinstance(values, list) and any(value is not None for value in values)
-
-
-def differences(cells: dict[str, dict[str, Any]]) -> list[str]:
-    """How far the Teacher with prioritised replay is ahead of each other preset, seed by seed."""
-    base = cells.get("teacher-per")
-    if base is None or len(base["verdict"]["seeds"]) < 2:
-        return []
-    rows = ["| teacher-per less … | " + " | ".join(COLUMNS[name] for name in PAIRED) + " |"]
-    rows.append("|---|" + "---|" * len(PAIRED))
-    for preset, cell in cells.items():
-        if preset == "teacher-per" or cell["verdict"]["seeds"] != base["verdict"]["seeds"]:
-            continue
-        row = []
-        for name in PAIRED:
-            a, b = (np.asarray(c["verdict"][name], float) for c in (base, cell))
-            mean, error = (a - b).mean(), stats.sem(a - b)
-            half = stats.t.ppf(0.95, len(a) - 1) * error
-            row.append(f"{number(mean)} [{number(mean - half)}, {number(mean + half)}]")
-        rows.append(f"| {preset} | " + " | ".join(row) + " |")
-    return [*rows, ""]
-
-
 def figure(task: str) -> Path:
     """Modes found over rounds and over different strings, mean over seeds, one line a preset."""
     from matplotlib.figure import Figure
 
-    cells = cells_of(task)
+    found = {kept.method: kept for kept in read_all(RESULTS) if kept.task == task}
+    cells = [found[preset] for preset in COLOURS if preset in found]
     picture = Figure(figsize=(9, 3.6), layout="constrained")
     axes = picture.subplots(1, 2, sharey=True)
-    for preset, cell in cells.items():
-        modes = np.array([row["modes_found"] for row in cell["curves"]], float)
-        calls = np.array([row["reward_calls"] for row in cell["curves"]], float)
-        different = np.array([row["distinct"] for row in cell["curves"]], float).mean(1)
-        for ax, x in zip(axes, (calls / cell["batch_size"], different), strict=True):
-            ax.plot(x, modes.mean(1), color=COLOURS[preset], label=preset)
+    for kept in cells:
+        rows = [row for row in kept.curves if "distinct" in row]
+        modes = np.array([row["modes_found"] for row in rows], float)
+        calls = np.array([row["reward_calls"] for row in rows], float)
+        different = np.array([row["distinct"] for row in rows], float).mean(1)
+        colour = COLOURS[kept.method]
+        for ax, x in zip(axes, (calls / (kept.batch_size or 1), different), strict=True):
+            ax.plot(x, modes.mean(1), color=colour, label=kept.method)
             if modes.shape[1] > 1:
                 error = modes.std(1, ddof=1) / math.sqrt(modes.shape[1])
                 band = (modes.mean(1) - error, modes.mean(1) + error)
-                ax.fill_between(x, *band, color=COLOURS[preset], alpha=0.2, linewidth=0)
-    total = next(iter(cells.values()))["verdict"]["num_modes"]
+                ax.fill_between(x, *band, color=colour, alpha=0.2, linewidth=0)
+    total = cells[0].verdict["num_modes"]
     for ax, label in zip(axes, ("rounds", "different strings asked for"), strict=True):
         ax.axhline(total, color="#22262b", linewidth=0.8, linestyle=":")
         ax.set_xlabel(label)
@@ -256,26 +130,17 @@ def strings_per_second(experiment: didact.Experiment, n: int = 4096) -> float:
 
 
 def main() -> None:
-    """Run, collect, tabulate, draw or time."""
+    """Draw or time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["run", "collect", "table", "figure", "time"])
-    parser.add_argument("task", nargs="?", choices=list(CELLS))
-    parser.add_argument("--tasks", nargs="+", choices=list(CELLS), default=list(CELLS))
-    parser.add_argument("--out", type=Path, default=Path("runs/discovery"))
+    parser.add_argument("action", choices=["figure", "time"])
+    parser.add_argument("task", nargs="?", choices=list(DISCOVERY_TASKS))
     options = parser.parse_args()
-    if options.action == "figure":
-        if options.task is None:
-            parser.error("name the task of the figure")
-        print(figure(options.task).name)
-        return
     if options.action == "time":
-        time_rounds(options.tasks)
+        time_rounds([options.task] if options.task else ["tfbind8", "qm9", "l14-rna1", "seh"])
         return
-    if options.action == "run":
-        run(options.out, options.tasks)
-    elif options.action == "collect":
-        collect(options.out)
-    print(table())
+    if options.task is None:
+        parser.error("name the task of the figure")
+    print(figure(options.task).name)
 
 
 if __name__ == "__main__":

@@ -145,14 +145,22 @@ def same_results(run: Path, reference: Path) -> None:
     assert newest.name == wanted.name
     assert arrays(newest) == arrays(wanted)
     for folder in ("samplers", "snapshots"):
-        names = sorted(path.name for path in (reference / folder).iterdir())
-        assert sorted(path.name for path in (run / folder).iterdir()) == names
+        names = sorted(path.name for path in (reference / folder).glob("*"))
+        assert sorted(path.name for path in (run / folder).glob("*")) == names
         for name in names:
             assert arrays(run / folder / name) == arrays(reference / folder / name), name
+    for name in ("seen.bin", "failures.jsonl"):
+        assert (run / name).exists() == (reference / name).exists()
+        assert not (run / name).exists() or same_bytes(run / name, reference / name)
     verdicts = [json.loads((path / "evaluation.json").read_text()) for path in (run, reference)]
     for verdict in verdicts:
         del verdict["training_seconds"]
     assert verdicts[0] == verdicts[1]
+
+
+def same_bytes(file: Path, other: Path) -> bool:
+    """Whether two files hold the same."""
+    return file.read_bytes() == other.read_bytes()
 
 
 def empty_report(path: Path) -> Path:

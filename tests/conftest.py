@@ -22,6 +22,20 @@ hypothesis.settings.register_profile("didact", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("didact")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--keys 1000` finds out how often tests reject what is right: see docs/reliability.md."""
+    parser.addoption(
+        "--keys", type=int, default=1, help="run each test that takes a key with so many of them"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Another key for each repetition."""
+    count = metafunc.config.getoption("keys")
+    if count > 1 and "key" in metafunc.fixturenames:
+        metafunc.parametrize("key", range(count), indirect=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Gives each test process its own folder for compiled programs.
 
@@ -50,6 +64,6 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def key() -> Key[Array, ""]:
+def key(request: pytest.FixtureRequest) -> Key[Array, ""]:
     """A key that is the same in every test."""
-    return jax.random.key(0)
+    return jax.random.key(getattr(request, "param", 0))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import environments as environments
     from . import metrics as metrics
     from . import networks as networks
+    from . import novelty as novelty
     from . import objectives as objectives
     from . import presets as presets
     from . import replay as replay
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ._fit import fit_numpyro as fit_numpyro
     from ._fit import load_fit as load_fit
     from ._sampler import Sampler as Sampler
+    from ._sharding import batch_mesh as batch_mesh
     from ._train import StepInfo as StepInfo
     from ._train import TrainState as TrainState
     from ._train import ask as ask
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ._train import step as step
     from ._train import tell as tell
     from ._train import train_chunk as train_chunk
+    from .checkpoint import CheckpointPolicy as CheckpointPolicy
     from .checkpoint import load_sampler as load_sampler
     from .checkpoint import save_sampler as save_sampler
     from .run import Run as Run
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from .samples import write_samples as write_samples
 
 __all__ = [
+    "CheckpointPolicy",
     "Constraint",
     "Experiment",
     "Fit",
@@ -54,6 +58,7 @@ __all__ = [
     "TrainState",
     "__version__",
     "ask",
+    "batch_mesh",
     "behaviours",
     "chem",
     "datasets",
@@ -65,6 +70,7 @@ __all__ = [
     "load_sampler",
     "metrics",
     "networks",
+    "novelty",
     "objectives",
     "objects",
     "presets",
@@ -84,8 +90,9 @@ _HOMES = {
     "_experiment": ("Experiment", "OptimiserConfig"),
     "_fit": ("Fit", "FitConfig", "fit", "fit_numpyro", "load_fit"),
     "_sampler": ("Sampler",),
+    "_sharding": ("batch_mesh",),
     "_train": ("StepInfo", "TrainState", "ask", "init", "objects", "step", "tell", "train_chunk"),
-    "checkpoint": ("load_sampler", "save_sampler"),
+    "checkpoint": ("CheckpointPolicy", "load_sampler", "save_sampler"),
     "run": ("Run", "RunError", "train"),
     "samples": ("write_samples",),
 }

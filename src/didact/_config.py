@@ -24,6 +24,7 @@ _HOMES = (
     "behaviours",
     "environments",
     "networks",
+    "novelty",
     "objectives",
     "replay",
     "targets",
@@ -32,8 +33,28 @@ _HOMES = (
 )
 
 
+_MOST = {"depth": 256, "num_steps": 100_000, "dim": 2**18, "side": 2**20, "length": 2**12}
+_MOST_OF = {
+    "environments.Hypergrid": {"dim": 1_000},
+    "targets.DeceptiveGrid": {"dim": 1_000},
+    "targets.Checkerboard": {"squares": 2**11},
+    "targets.LogGaussianCox": {"side": 64},
+    "targets.LogisticRegression": {"dim": 2**12, "num_observations": 2**12},
+}
+"""Sizes that a configuration may say: beyond them tables and loops that follow from these few words
+would take memory and time without end, before anything else of a file can be compared with them.
+"""
+_MOST_ELSEWHERE = 2**32
+_MOST_PARTS = 1_000
+"""Of a schedule, each of which is compared with the others."""
+
+
 def to_json(value: Any) -> Any:
-    """A configuration as JSON values. Objects become {"type": "home.Name", **arguments}."""
+    """A configuration as JSON values. Objects become {"type": "home.Name", **arguments}.
+
+    **Errors:** `ValueError` for what a configuration cannot hold, and for sizes that `from_json`
+    would refuse.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -41,7 +62,7 @@ def to_json(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return _parts([to_json(item) for item in value])
     if callable(value) and hasattr(value, "__qualname__"):  # a function, perhaps under `jit`
         return {"function": _address(value)}
     if not dataclasses.is_dataclass(value):
@@ -55,9 +76,11 @@ def to_json(value: Any) -> Any:
             )
     # How a thing is computed here is no part of what it is, and nothing for a stranger to decide.
     local = getattr(type(value), "execution", ())
-    return {"type": _address(type(value))} | {
-        name: to_json(getattr(value, name)) for name in arguments if name not in local
-    }
+    address = _address(type(value))
+    given = {name: getattr(value, name) for name in arguments if name not in local}
+    if ":" not in address:
+        _require_sizes(address, given)
+    return {"type": address} | {name: to_json(item) for name, item in given.items()}
 
 
 def from_json(value: Any, given: Mapping[str, Any] | None = None) -> Any:
@@ -69,7 +92,7 @@ def from_json(value: Any, given: Mapping[str, Any] | None = None) -> Any:
     **Errors:** `ValueError` naming what cannot be read.
     """
     if isinstance(value, list):
-        return tuple(from_json(item, given) for item in value)
+        return tuple(from_json(item, given) for item in _parts(value))
     if not isinstance(value, dict):
         return value
     if set(value) == {"float"}:
@@ -85,6 +108,7 @@ def from_json(value: Any, given: Mapping[str, Any] | None = None) -> Any:
     try:
         if made.__module__.startswith(f"{__package__}."):
             _check(arguments, made)
+            _require_sizes(value["type"], arguments)
         return made(**arguments)
     except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"the configuration of {value['type']} does not fit: {error}") from error
@@ -93,9 +117,27 @@ def from_json(value: Any, given: Mapping[str, Any] | None = None) -> Any:
 def _check(arguments: Mapping[str, Any], made: type) -> None:
     """`TypeError` for an argument of another type than its field says."""
     hints = get_type_hints(made)
+    local = getattr(made, "execution", ())
     for name, value in arguments.items():
+        if name in local:
+            raise TypeError(f"{name} is not for a configuration to say")
         if not _fits(value, hints.get(name, object)):
             raise TypeError(f"{name} cannot be {value!r}")
+
+
+def _require_sizes(address: str, arguments: Mapping[str, Any]) -> None:
+    """`ValueError` for a size that no configuration may say."""
+    for name, value in arguments.items():
+        most = _MOST_OF.get(address, {}).get(name, _MOST.get(name, _MOST_ELSEWHERE))
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{name} of {address} may be at most {most:,} in a configuration.")
+
+
+def _parts(items: list[Any]) -> list[Any]:
+    """A list, unless it has too many objects."""
+    if len(items) > _MOST_PARTS and any(isinstance(item, dict) for item in items):
+        raise ValueError(f"a configuration may list at most {_MOST_PARTS:,} objects.")
+    return items
 
 
 def foreign_names(configuration: Any) -> tuple[str, ...]:
@@ -150,15 +192,17 @@ def _address(thing: Any) -> str:
 
 
 def _resolve(address: Any, given: Mapping[str, Any] | None) -> Any:
+    if not isinstance(address, str):
+        raise ValueError(f"it names {address!r}, which is not part of didact.")
     if given is not None and address in given:
         return given[address]
-    home, _, name = str(address).partition(".")
+    home, _, name = address.partition(".")
     if home in _HOMES and name.isidentifier() and not name.startswith("_"):
         module = importlib.import_module(f"{__package__}.{home}")
         found = getattr(module, name, None)
         if found is not None and str(getattr(found, "__module__", "")).startswith("didact."):
             return found
-    if ":" in str(address):
+    if ":" in address:
         raise ForeignName(
             f"it names {address!r}, which is not part of didact: hand it over from Python, "
             f"given={{{address!r}: ...}}"

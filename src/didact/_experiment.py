@@ -1,6 +1,7 @@
 """An experiment: the composed object that says everything about a training run."""
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -24,8 +25,9 @@ from ._types import (
     Target,
     TeacherReward,
 )
-from .behaviours import Behaviour, OnPolicy
-from .networks import MLPConfig, NetworkConfig
+from .behaviours import Behaviour, ChainsConfig, OnPolicy
+from .networks import EnsembleConfig, MLPConfig, NetworkConfig
+from .novelty import Novelty
 from .objectives import TB
 from .replay import ReplayConfig
 
@@ -113,7 +115,13 @@ class Experiment(eqx.Module):
     objects whose log R lies below this quantile of that one batch are neither kept in the buffer
     nor shown to the Teacher (None: all are); `redraw_for_teacher`: the Teacher learns from
     trajectories of its own P_B to the same objects; `count_distinct`: count the different objects
-    whose rewards were asked for, where there are at most 2^28.
+    whose rewards were asked for, where there are at most 2^28; `novelty`: measures how new states
+    are, for an objective or a Teacher's reward that asks for it (None: nothing does); `bootstrap`:
+    each policy of an ensemble learns from a trajectory with this chance, independently (None: the
+    network is trained as one policy); `chains`: Markov chains for `didact.behaviours.FromChains`
+    (None: there are none); `skip_nonfinite`: a step with a reward, loss or gradient that is not
+    finite leaves parameters, optimisers, novelty and chains as they were, puts nothing of that into
+    the buffer, and is counted (False: it ends the training).
     """
 
     environment: Environment
@@ -138,12 +146,18 @@ class Experiment(eqx.Module):
     threshold_quantile: float | None = None
     redraw_for_teacher: bool = eqx.field(static=True, default=False)
     count_distinct: bool = eqx.field(static=True, default=False)
+    skip_nonfinite: bool = eqx.field(static=True, default=False)
+    novelty: Novelty | None = None
+    bootstrap: float | None = None
+    chains: ChainsConfig | None = None
 
     def __check_init__(self):
         require("batch_size", self.batch_size, at_least=1)
         require("steps", self.steps, at_least=1)
         require("steps", self.steps, at_most=2**31 - 1)
         require("threshold_quantile", self.threshold_quantile, at_least=0, at_most=1)
+        require("bootstrap", self.bootstrap, above=0)
+        require("bootstrap", self.bootstrap, at_most=1)
         require_types(self)
         for name in ("dim", "side", "num_symbols", "length"):
             here, there = (getattr(part, name, None) for part in (self.environment, self.target))
@@ -155,6 +169,7 @@ class Experiment(eqx.Module):
             self._check_countable()
         self._check_shapes()
         self._check_schedule()
+        self._check_exploration()
         self._check_pathwise()
 
     def _check_countable(self) -> None:
@@ -187,9 +202,31 @@ class Experiment(eqx.Module):
                 f"The buffer must hold a batch: capacity {self.replay.capacity} is below "
                 f"batch_size {self.batch_size}."
             )
-        if self.replay.priority == "teacher" and self.teacher_reward is None:
+        if self.replay.priority.startswith("teacher") and self.teacher_reward is None:
             raise ValueError(
-                "Priority 'teacher' is the Teacher's reward: give the Experiment a teacher_reward."
+                f"Priority {self.replay.priority!r} is the Teacher's reward: give the Experiment a "
+                "teacher_reward."
+            )
+
+    def _check_exploration(self) -> None:
+        asking = [self.objective, self.teacher_objective, self.teacher_reward]
+        for part in asking:
+            if part is not None and part.needs_novelty and self.novelty is None:
+                raise ValueError(
+                    f"{type(part).__name__} asks how new states are: give the Experiment a novelty."
+                )
+        if self.bootstrap is not None and not isinstance(self.network, EnsembleConfig):
+            raise ValueError(
+                "bootstrap is for the policies of an ensemble: give the Experiment a "
+                "BootstrappedConfig as its network."
+            )
+        if self.chains is None:
+            if "chains" in self.behaviour.pattern:
+                raise ValueError("The schedule asks chains: give the Experiment a ChainsConfig.")
+        elif self.batch_size % self.chains.levels:
+            raise ValueError(
+                f"A batch has one chain a trajectory: batch_size {self.batch_size} must be a "
+                f"multiple of the {self.chains.levels} levels."
             )
 
     def _check_pathwise(self) -> None:
@@ -222,8 +259,9 @@ class Experiment(eqx.Module):
         def evaluate() -> None:
             edges, one = jnp.zeros(shape), jnp.zeros(shape[0])
             flow = jnp.zeros((shape[0], shape[1] + 1))
-            scored = Scored(edges, edges, flow, jnp.zeros(()), one, edges > 0, one)
-            output = self.objective(scored)
+            novelty = None if self.novelty is None else edges
+            scored = Scored(edges, edges, flow, jnp.zeros(()), one, edges > 0, one, novelty)
+            output = replace(self.objective(scored), novelty=novelty)
             if self.teacher_reward is not None:
                 log_reward = self.teacher_reward(output, one, scored.mask)
                 own = self.teacher_objective or self.objective

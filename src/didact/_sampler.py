@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from ._sharding import by_shard, num_shards
 from ._types import (
     Action,
     Environment,
@@ -95,12 +96,12 @@ def sample_forward(
     batch_size: int,
     *,
     adjust: Callable[[Kernel], Kernel] = Identity,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Trajectory:
     """Draw a batch of trajectories from P_F, without gradients.
 
     **Arguments:** `adjust` changes each kernel before it is sampled from (exploration);
-    `axis_name`: the name of an enclosing `vmap` over samplers.
+    `axis_name`: the name of an enclosing `vmap` over samplers, or those of several.
 
     **Returns:** a `Trajectory` with leading axis [batch_size], padded at the end.
 
@@ -109,7 +110,24 @@ def sample_forward(
     """
     sampler = lax.stop_gradient(sampler)
     env = sampler.environment
-    horizon = env.num_steps
+    # Drawn for the whole batch, so that what is drawn does not depend on how it is split.
+    noise = sampler.forward_kernel(env.initial_state()).noise(key, (env.num_steps, batch_size))
+
+    def roll_out(sampler: Sampler, noise: Noise) -> Trajectory:
+        return _forward(sampler, noise, adjust, axis_name)
+
+    return by_shard(roll_out, sampler, noise, batch_axis=1)
+
+
+def _forward(
+    sampler: Sampler,
+    noise: Noise,
+    adjust: Callable[[Kernel], Kernel],
+    axis_name: str | tuple[str, ...] | None,
+) -> Trajectory:
+    """One trajectory for each lane of noise [T, B, ...]."""
+    env = sampler.environment
+    horizon, batch_size = jax.tree.leaves(noise)[0].shape[:2]
 
     def advance(state: State, noise: Noise) -> tuple[State, Action]:
         action = adjust(sampler.forward_kernel(state)).from_noise(noise)
@@ -117,7 +135,6 @@ def sample_forward(
         return _where(env.is_terminal(state), state, following), action
 
     start = env.initial_state()
-    noise = sampler.forward_kernel(start).noise(key, (horizon, batch_size))
     action_like = jax.eval_shape(advance, start, jax.tree.map(lambda leaf: leaf[0, 0], noise))[1]
 
     def body(width: int, carry: _Rollout) -> _Rollout:
@@ -171,9 +188,20 @@ def sample_backward(
     """
     sampler = lax.stop_gradient(sampler)
     env = sampler.environment
-    horizon = env.num_steps
+    batch_size = jax.tree.leaves(x)[0].shape[0]
+    noise = sampler.backward_kernel(env.initial_state()).noise(key, (env.num_steps, batch_size))
+
+    def walk_back(sampler: Sampler, x: Sample, noise: Noise) -> Trajectory:
+        return _backward(sampler, x, _swapped(noise), axis_name)
+
+    return by_shard(walk_back, sampler, x, _swapped(noise))
+
+
+def _backward(sampler: Sampler, x: Sample, noise: Noise, axis_name: str | None) -> Trajectory:
+    """One trajectory to each object, by its lane of noise [T, B, ...]."""
+    env = sampler.environment
     end = jax.vmap(env.terminal_state)(x)
-    batch_size = jax.tree.leaves(end)[0].shape[0]
+    horizon, batch_size = jax.tree.leaves(noise)[0].shape[:2]
 
     def retreat(state: State, noise: Noise) -> tuple[State, Action]:
         action = sampler.backward_kernel(state).from_noise(noise)
@@ -181,7 +209,6 @@ def sample_backward(
         return _where(env.is_initial(state), state, previous), action
 
     start = env.initial_state()
-    noise = sampler.backward_kernel(start).noise(key, (horizon, batch_size))
     action_like = jax.eval_shape(retreat, start, jax.tree.map(lambda leaf: leaf[0, 0], noise))[1]
 
     def any_walking(state: State) -> Int[Array, ""]:
@@ -215,32 +242,40 @@ def sample_backward(
     )
     *_, length, states, actions = lax.while_loop(lambda c: (c[0] > 0) & (c[1] > 0), body, carry)
     mask = jnp.arange(horizon) >= horizon - length[:, None]
-    return Trajectory(_batch_first(states), _batch_first(actions), mask)
+    return Trajectory(_swapped(states), _swapped(actions), mask)
 
 
 class Layout(eqx.Module):
     """Which states of a batch a network must see: each distinct one once.
 
     `slot` [B, T+1] is the row of each state, `node` [B·(T+1)] the number b·(T+1)+t of the
-    state in each row, `count` how many rows are in use.
+    state in each row, `count` how many rows are in use. Where a batch is split over devices, each
+    lays out its own part, and numbers and rows are its own.
     """
 
     slot: Int[Array, "B nodes"]
     node: Int[Array, " B*nodes"]
-    count: Int[Array, ""]
+    count: Int[Array, " shards"]
 
 
-def layout(sampler: Sampler, trajectory: Trajectory) -> Layout:
+def layout(sampler: Sampler, trajectory: Trajectory, *, ends: bool = False) -> Layout:
     """Lay out the states of a batch for `score`.
+
+    **Arguments:** `ends`: terminal states get a row too, even where P_B is not learned.
 
     Padding gets no row. Trajectories share states, near their common start above all; equal
     states share a row where states are made of integers.
     """
+    ends = ends or sampler.learns_backward
+    return by_shard(lambda ends, trajectory: _layout(trajectory, ends), ends, trajectory)
+
+
+def _layout(trajectory: Trajectory, ends: bool) -> Layout:
     mask = trajectory.mask
     batch_size, nodes = mask.shape[0], mask.shape[1] + 1
     size = batch_size * nodes
     wanted = jnp.pad(mask, ((0, 0), (0, 1)))
-    if sampler.learns_backward:
+    if ends:
         wanted = wanted | jnp.pad(mask, ((0, 0), (1, 0)))
     wanted = wanted.reshape(size)
     flat = _flatten(trajectory.states, size)
@@ -250,7 +285,7 @@ def layout(sampler: Sampler, trajectory: Trajectory) -> Layout:
     rank = jnp.cumsum(first, dtype=jnp.int32) - 1
     node = jnp.zeros(size, jnp.int32).at[jnp.where(first, rank, size)].set(row, mode="drop")
     slot = jnp.where(wanted, rank[twin], 0).reshape(batch_size, nodes)
-    return Layout(slot, node, jnp.sum(first, dtype=jnp.int32))
+    return Layout(slot, node, jnp.sum(first, dtype=jnp.int32)[None])
 
 
 def score(
@@ -265,10 +300,27 @@ def score(
 
     **Arguments:** `place`: the batch's `layout`, if it is there already; `rows`: an upper
     bound, known when compiling, of `place.count` (default: enough for any batch). The
-    network runs on `rows` states.
+    network runs on `rows` states. Where the batch is split, both are of each device.
     """
-    env = sampler.environment
     place = layout(sampler, trajectory) if place is None else place
+
+    def edges(sampler: Sampler, trajectory: Trajectory, log_reward: Array, place: Layout):
+        return _score(sampler, trajectory, log_reward, place, rows)
+
+    log_pf, log_pb, log_flow = by_shard(edges, sampler, trajectory, log_reward, place)
+    mask, log_z = trajectory.mask, sampler.log_z
+    return Scored(log_pf, log_pb, log_flow, log_z, log_reward, mask, weight)
+
+
+def _score(
+    sampler: Sampler,
+    trajectory: Trajectory,
+    log_reward: Float[Array, " B"],
+    place: Layout,
+    rows: int | None,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B nodes"] | None]:
+    """log P_F, log P_B and log F of a batch's edges and states, for `score`."""
+    env = sampler.environment
     mask, size = trajectory.mask, place.node.shape[0]
     node = place.node[: size if rows is None else rows]
     state = jax.tree.map(lambda leaf: leaf[node], _flatten(trajectory.states, size))
@@ -291,14 +343,10 @@ def score(
         terminal = _over_edges(env.is_terminal)(trajectory.states)
         log_flow = log_flow + _over_edges(env.log_reference)(trajectory.states)
         log_flow = jnp.where(terminal, log_reward[:, None], log_flow)
-    return Scored(
-        log_pf=jnp.where(mask, _over_edges(log_pf)(source, forward, trajectory.actions), 0),
-        log_pb=jnp.where(mask, _over_edges(log_pb)(target, backward, trajectory.actions), 0),
-        log_flow=log_flow,
-        log_z=sampler.log_z,
-        log_reward=log_reward,
-        mask=mask,
-        weight=weight,
+    return (
+        jnp.where(mask, _over_edges(log_pf)(source, forward, trajectory.actions), 0),
+        jnp.where(mask, _over_edges(log_pb)(target, backward, trajectory.actions), 0),
+        log_flow,
     )
 
 
@@ -318,6 +366,21 @@ def score_pathwise(
     **Arguments:** `path_only`: no gradient of log P_F with respect to the parameters at a fixed
     path.
     """
+
+    def walks(agents: tuple[Sampler, Callable[..., Array]], trajectory: Trajectory):
+        return _walk_again(*agents, trajectory, path_only)
+
+    log_reward, log_pf, log_pb = by_shard(walks, (sampler, log_reward_fn), trajectory)
+    return Scored(log_pf, log_pb, None, sampler.log_z, log_reward, trajectory.mask, weight)
+
+
+def _walk_again(
+    sampler: Sampler,
+    log_reward_fn: Callable[[Sample], Float[Array, ""]],
+    trajectory: Trajectory,
+    path_only: bool,
+) -> tuple[Float[Array, " B"], Float[Array, "B T"], Float[Array, "B T"]]:
+    """log R of where trajectories end, log P_F and log P_B of their edges, along their paths."""
     env = sampler.environment
     scorer = lax.stop_gradient(sampler) if path_only else sampler
 
@@ -339,8 +402,7 @@ def score_pathwise(
         return log_reward_fn(env.sample_of(end)), log_pf, log_pb
 
     start = jax.tree.map(lambda leaf: leaf[:, 0], trajectory.states)
-    log_reward, log_pf, log_pb = jax.vmap(walk)(start, trajectory.actions, trajectory.mask)
-    return Scored(log_pf, log_pb, None, sampler.log_z, log_reward, trajectory.mask, weight)
+    return jax.vmap(walk)(start, trajectory.actions, trajectory.mask)
 
 
 def _is_continuous(states: State) -> bool:
@@ -382,9 +444,12 @@ def row_sizes(env: Environment, batch_size: int) -> tuple[int, ...]:
 
     Each is a fifth above the one below, which wastes a tenth of the rows on average; nearly
     full batches are rare, so the last step is larger. One size is enough where no two states are
-    equal and all trajectories are of one length.
+    equal and all trajectories are of one length. Where batches are split over devices, rows are of
+    one device.
     """
-    sizes = [batch_size * (env.num_steps + 1)]
+    shards = num_shards()
+    each = batch_size // shards if batch_size % shards == 0 else batch_size
+    sizes = [each * (env.num_steps + 1)]
     if env.fewest_steps == env.num_steps and _is_continuous(jax.eval_shape(env.initial_state)):
         return tuple(sizes)
     ratio = 1.5
@@ -426,7 +491,7 @@ def _unpack(env: Environment, carry: _Rollout) -> Trajectory:
     """Lanes back in order, ends repeated to the horizon."""
     order = jnp.argsort(carry.owner)
     states, actions = jax.tree.map(
-        lambda leaf: leaf[order], _batch_first((carry.states, carry.actions))
+        lambda leaf: leaf[order], _swapped((carry.states, carry.actions))
     )
     ended = jax.vmap(jax.vmap(env.is_terminal))(states)
     # Rows after the end may never have been written: the first terminal state is the end.
@@ -452,7 +517,8 @@ def _row(leaf: Array, t: Int[Array, ""]) -> Array:
     return lax.dynamic_index_in_dim(leaf, t, keepdims=False)
 
 
-def _batch_first(tree: PyTree) -> PyTree:
+def _swapped(tree: PyTree) -> PyTree:
+    """Time and batch, the first two axes, the other way round."""
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), tree)
 
 

@@ -5,6 +5,8 @@ of the step stays outside it, so that schedules remain branches.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,9 +31,10 @@ from ._sampler import (
     score_pathwise,
 )
 from ._seen import Seen
+from ._sharding import num_shards, require_even
 from ._types import EnumerableEnvironment, Objective, ObjectiveOutput, Target, Trajectory
-from .behaviours import Agents, FromReplay, Proposal
-from .networks import NetworkConfig
+from .behaviours import Agents, Chains, FromReplay, Proposal
+from .networks import Ensemble, NetworkConfig
 from .replay import Replay, UniformDraw
 from .targets import HostReward, HostRewards
 
@@ -39,6 +42,7 @@ SEED_AXIS = "seed"
 MAX_TRACKED_MODES = 2**22
 NON_FINITE_REWARD, NON_FINITE_LOSS, NON_FINITE_TEACHER = 3, 2, 1
 _LEARNING = 0x6C65726E  # "lern": apart from the keys of the batch
+_EXPLORING = 0x6E657565  # "neue": apart from these
 
 
 class Agent(eqx.Module):
@@ -61,6 +65,11 @@ class SeedState(eqx.Module):
     threshold: Float[Array, ""] | None
     """Objects with log R below it are neither kept nor shown to the Teacher; None: all are."""
     trouble: Int[Array, ""]
+    skipped: Int[Array, ""] | None
+    """Steps that taught nothing, as something was not finite; None where such a step is an end."""
+    novelty: PyTree | None
+    """What the experiment's `novelty` has learned."""
+    chains: Chains | None
 
 
 class TrainState(eqx.Module):
@@ -102,10 +111,16 @@ class StepInfo(eqx.Module):
     modes_found_student: Int[Array, ""] | None
     distinct: Int[Array, ""] | None
     mean_length: Float[Array, ""]
+    skipped: Int[Array, ""] | None
+    """Steps skipped so far, where they are (`Experiment.skip_nonfinite`)."""
 
 
 def init(experiment: Experiment, seeds: Sequence[int] = (0,)) -> TrainState:
-    """The state before the first step, one replica a seed."""
+    """The state before the first step, one replica a seed.
+
+    **Errors:** `ValueError` where the mesh in use has more devices than share a batch evenly.
+    """
+    require_even(experiment.batch_size)
     numbers = traced_numbers(experiment)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     modes = experiment.target.num_modes if tracks_modes(experiment.target) else None
@@ -115,8 +130,8 @@ def init(experiment: Experiment, seeds: Sequence[int] = (0,)) -> TrainState:
 def step(experiment: Experiment, state: TrainState) -> tuple[TrainState, StepInfo]:
     """One gradient step of Student and Teacher. `StepInfo` has a leading axis [S].
 
-    **Errors:** `FloatingPointError` at a reward, loss or gradient that is not finite; the state
-    given stays as it was.
+    **Errors:** `FloatingPointError` at a reward, loss or gradient that is not finite, unless the
+    experiment skips such a step; the state given stays as it was.
     """
     if not isinstance(experiment.target, HostReward):
         return _sound(_run_step(traced_numbers(experiment), state))
@@ -161,7 +176,8 @@ def train_chunk(
 
     The state given is used up (its memory is reused). The program depends on `capacity`,
     not on `num_steps`. It stops early at a reward, loss or gradient that is not finite, which
-    `TrainState.seeds.trouble` then names (`trouble_message`).
+    `TrainState.seeds.trouble` then names (`trouble_message`), unless the experiment skips such
+    steps.
 
     **Returns:** the new state, and `StepInfo` with leading axes [S, capacity], in which as many
     columns are filled as steps were done.
@@ -265,20 +281,23 @@ def update(
     trajectory: Trajectory,
     place: Layout,
     log_reward: Float[Array, " B"],
-    weight: Float[Array, " B"],
+    weight: Float[Array, "*members B"],
     target: Target,
     learn_log_z: Bool[Array, ""] | None = None,
+    novelty: Float[Array, "B T"] | None = None,
 ) -> tuple[Agent, ObjectiveOutput, Float[Array, ""], Float[Array, ""]]:
     """One gradient step towards `log_reward`: the one way in which anything here learns. A
     pathwise objective takes log R, and its gradient, from the `target` instead.
 
-    **Arguments:** `learn_log_z`: False: this batch says nothing about log Z (None: every one does).
+    **Arguments:** `weight`: of each trajectory, and where it has a leading axis, for each policy of
+    an ensemble, all of which then learn; `learn_log_z`: False: this batch says nothing about log Z
+    (None: every one does); `novelty`: how new the state is that each edge leads to.
 
     **Returns:** the agent, the objective's output before the step, mean loss, gradient norm.
     """
     params, rest = eqx.partition(agent.sampler, _trained(agent.sampler))
     (loss, output), grads = _loss_and_gradient(
-        params, (rest, objective, target), trajectory, place, log_reward, weight
+        params, (rest, objective, target), trajectory, place, log_reward, weight, novelty
     )
     if learn_log_z is not None:
         grads = eqx.tree_at(lambda g: g.log_z, grads, jnp.where(learn_log_z, grads.log_z, 0))
@@ -287,7 +306,7 @@ def update(
     return Agent(sampler, opt_state), output, loss, optax.tree.norm(grads)
 
 
-def _loss_and_gradient(params, others, trajectory, place, log_reward, weight):
+def _loss_and_gradient(params, others, trajectory, place, log_reward, weight, novelty):
     """Loss, output and gradient, with the network run on about as many rows as there are
     distinct states: the program holds one branch a size.
     """
@@ -295,42 +314,55 @@ def _loss_and_gradient(params, others, trajectory, place, log_reward, weight):
     rest, *_ = others
     sizes = row_sizes(rest.environment, trajectory.mask.shape[0])
 
-    def evaluate(params, dynamic, trajectory, place, log_reward, weight):
+    def evaluate(params, dynamic, trajectory, place, log_reward, weight, novelty):
         rest, objective, target = eqx.combine(dynamic, static)
-        batch = (trajectory, place, log_reward, weight)
+        batch = (trajectory, place, log_reward, weight, novelty)
         branches = [
             lambda p, rows=rows: _loss_and_gradient_of(p, rest, objective, target, *batch, rows)
             for rows in sizes
         ]
         if len(branches) == 1 or objective.pathwise:
             return branches[0](params)
-        return lax.switch(jnp.sum(place.count > jnp.asarray(sizes)), branches, params)
+        return lax.switch(jnp.sum(jnp.max(place.count) > jnp.asarray(sizes)), branches, params)
 
     # On a CPU a product for one seed already fills the cores, so seeds take turns and each
     # pays only for its own rows; on an accelerator they run side by side.
     if jax.default_backend() == "cpu":
         evaluate = jax.custom_batching.sequential_vmap(evaluate)
-    return evaluate(params, dynamic, trajectory, place, log_reward, weight)
+    return evaluate(params, dynamic, trajectory, place, log_reward, weight, novelty)
 
 
 # Its own `jit`, though inside another: Student and Teacher then share one trace.
 @eqx.filter_jit
 def _loss_and_gradient_of(
-    params, rest, objective, target, trajectory, place, log_reward, weight, rows: int
+    params, rest, objective, target, trajectory, place, log_reward, weight, novelty, rows: int
 ):
-    def loss_fn(params):
-        sampler = eqx.combine(params, rest)
+    def of_policy(sampler, weight):
         if objective.pathwise:
             scored = score_pathwise(
                 sampler, trajectory, target.log_reward, weight, path_only=objective.path_only
             )
         else:
             scored = score(sampler, trajectory, log_reward, weight, place, rows)
-        output = objective(scored)
+        output = objective(replace(scored, novelty=novelty))
         total = jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
         return jnp.sum(weight * output.loss) / total, output
 
+    def loss_fn(params):
+        sampler = eqx.combine(params, rest)
+        if weight.ndim == 1:
+            return of_policy(sampler, weight)
+        # What members share depends on none of them, and is computed once.
+        each = jax.vmap(lambda i, w: of_policy(_member(sampler, i), w))
+        return jax.tree.map(lambda a: jnp.mean(a, axis=0), each(jnp.arange(len(weight)), weight))
+
     return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+
+def _member(sampler: Sampler, index: Int[Array, ""]) -> Sampler:
+    """The sampler of one policy of an ensemble."""
+    assert isinstance(sampler.policy, Ensemble)
+    return eqx.tree_at(lambda s: s.policy, sampler, sampler.policy.member(index))
 
 
 @eqx.filter_jit
@@ -360,11 +392,18 @@ def _init_seed(experiment: Experiment, key: PRNGKeyArray, modes: int | None) -> 
     student = _init_agent(
         experiment, experiment.network, experiment.optimiser, experiment.objective, student_key
     )
+    novelty_key, chain_key = jax.random.split(jax.random.fold_in(key, _EXPLORING))
+    memory = None if experiment.novelty is None else experiment.novelty.init(env, key=novelty_key)
+    chains = None
+    if experiment.chains is not None:
+        chains = experiment.chains.begin(env, chain_key, experiment.batch_size)
     threshold = None
     if experiment.initial_log_z is None or experiment.threshold_quantile is not None:
         trajectory, log_reward = _first_batch(experiment, student.sampler, run_key)
         if experiment.initial_log_z is None:
-            student, teacher = _estimate_log_z(experiment, student, teacher, trajectory, log_reward)
+            student, teacher = _estimate_log_z(
+                experiment, student, teacher, memory, trajectory, log_reward
+            )
         if experiment.threshold_quantile is not None:
             threshold = jnp.quantile(log_reward, experiment.threshold_quantile)
     return SeedState(
@@ -377,6 +416,9 @@ def _init_seed(experiment: Experiment, key: PRNGKeyArray, modes: int | None) -> 
         seen=_nothing_seen(experiment),
         threshold=threshold,
         trouble=jnp.asarray(0, jnp.int32),
+        skipped=jnp.asarray(0, jnp.int32) if experiment.skip_nonfinite else None,
+        novelty=memory,
+        chains=chains,
     )
 
 
@@ -398,6 +440,7 @@ def _estimate_log_z(
     experiment: Experiment,
     student: Agent,
     teacher: Agent | None,
+    memory: PyTree | None,
     trajectory: Trajectory,
     log_reward: Float[Array, " B"],
 ) -> tuple[Agent, Agent | None]:
@@ -409,7 +452,7 @@ def _estimate_log_z(
 
     def evaluate() -> ObjectiveOutput:
         ones = jnp.ones_like(log_reward)
-        return experiment.objective(score(student.sampler, trajectory, log_reward, ones))
+        return _evaluate(experiment, student.sampler, memory, trajectory, log_reward, ones)
 
     student = begin(student, evaluate().log_weight)
     if teacher is None or experiment.teacher_reward is None:
@@ -417,6 +460,20 @@ def _estimate_log_z(
     output = evaluate()  # the Teacher's reward depends on the Student's log Z
     teacher_log_reward = experiment.teacher_reward(output, log_reward, trajectory.mask)
     return student, begin(teacher, output.log_weight - log_reward + teacher_log_reward)
+
+
+def _evaluate(
+    experiment: Experiment,
+    student: Sampler,
+    memory: PyTree | None,
+    trajectory: Trajectory,
+    log_reward: Float[Array, " B"],
+    weight: Float[Array, " B"],
+) -> ObjectiveOutput:
+    """What the Student's objective says of a batch, and how new it is, with nothing learned."""
+    novelty = _measure(experiment, memory, trajectory)
+    scored = score(student, trajectory, log_reward, weight)
+    return replace(experiment.objective(replace(scored, novelty=novelty)), novelty=novelty)
 
 
 def _init_agent(
@@ -467,6 +524,7 @@ def _agents(experiment: Experiment, state: SeedState) -> Agents:
         None if state.teacher is None else state.teacher.sampler,
         state.replay,
         UniformDraw() if experiment.replay is None else experiment.replay.draw,
+        state.chains,
     )
 
 
@@ -495,28 +553,33 @@ def _tell_seed(
     proposal: Proposal,
     log_reward: Float[Array, " B"],
     axis_name: str | None,
+    learn: Callable[..., Any] = update,
 ) -> tuple[SeedState, StepInfo]:
-    key = jax.random.fold_in(jax.random.fold_in(state.key, number), _LEARNING)
-    collect_key, redraw_key = jax.random.split(key)
+    """One step of one seed from its batch on. `learn` may look at what `update` is given."""
+    collect_key, redraw_key = _learning_keys(state, number)
     troubled_reward = ~jnp.all(jnp.isfinite(log_reward))
     found, found_student = _mark_modes(experiment, state, proposal)
     seen = _mark_seen(experiment, state, proposal)
+    chains = _settle(experiment, state, number, proposal, log_reward)
     state, proposal, log_reward = _collect(
         experiment, state, proposal, log_reward, collect_key, axis_name
     )
     trajectory, weight = proposal.trajectory, proposal.weight
-    place = layout(state.student.sampler, trajectory)
-    student, output, loss, grad_norm = update(
+    place = layout(state.student.sampler, trajectory, ends=experiment.novelty is not None)
+    novelty, memory = _observe(experiment, state.novelty, trajectory, place, weight)
+    student, output, loss, grad_norm = learn(
         state.student,
         experiment.optimiser,
         experiment.objective,
         trajectory,
         place,
         log_reward,
-        weight,
+        _shares(experiment, state, number, weight),
         experiment.target,
-        proposal.by_student if experiment.log_z_from_student else None,
+        learn_log_z=proposal.by_student if experiment.log_z_from_student else None,
+        novelty=novelty,
     )
+    output = replace(output, novelty=novelty)
     x = jax.vmap(experiment.environment.sample_of)(trajectory.terminal)
     teacher, teacher_loss, teacher_log_reward = state.teacher, None, None
     trouble = jnp.asarray(0, jnp.int32)
@@ -525,7 +588,8 @@ def _tell_seed(
         if experiment.redraw_for_teacher:
             trajectory = sample_backward(teacher.sampler, redraw_key, x, axis_name=axis_name)
             place = layout(teacher.sampler, trajectory)
-        teacher, _, teacher_loss, teacher_norm = update(
+            novelty = _measure(experiment, state.novelty, trajectory)
+        teacher, _, teacher_loss, teacher_norm = learn(
             teacher,
             experiment.teacher_optimiser or experiment.optimiser,
             experiment.teacher_objective or experiment.objective,
@@ -534,12 +598,22 @@ def _tell_seed(
             teacher_log_reward,
             weight * _relevant(state, log_reward),
             experiment.target,
+            novelty=novelty,
         )
         finite = jnp.isfinite(teacher_loss) & jnp.isfinite(teacher_norm)
         trouble = jnp.where(finite, trouble, NON_FINITE_TEACHER)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     trouble = jnp.where(finite, trouble, NON_FINITE_LOSS)
     trouble = jnp.where(troubled_reward, NON_FINITE_REWARD, trouble)
+    skipped = state.skipped
+    if skipped is not None:
+        proposal = _of_no_weight(proposal, trouble > 0)
+        student, teacher, memory, chains = _unless(
+            trouble > 0,
+            (student, teacher, memory, chains),
+            (state.student, state.teacher, state.novelty, state.chains),
+        )
+        skipped, trouble = skipped + (trouble > 0), jnp.zeros_like(trouble)
     state = SeedState(
         key=state.key,
         student=student,
@@ -550,6 +624,9 @@ def _tell_seed(
         seen=seen,
         threshold=state.threshold,
         trouble=jnp.maximum(state.trouble, trouble),
+        skipped=skipped,
+        novelty=memory,
+        chains=chains,
     )
     return state, StepInfo(
         loss=loss,
@@ -561,7 +638,119 @@ def _tell_seed(
         modes_found_student=None if found_student is None else jnp.sum(found_student),
         distinct=None if seen is None else seen.count,
         mean_length=jnp.mean(jnp.sum(proposal.trajectory.mask, axis=1)),
+        skipped=skipped,
     )
+
+
+def _learning_keys(state: SeedState, number: Int[Array, ""]) -> Key[Array, " 2"]:
+    """Keys of what is drawn while a batch is learned from: of the buffer, and by the Teacher."""
+    return jax.random.split(_step_key(state, number, _LEARNING))
+
+
+def _exploring_keys(state: SeedState, number: Int[Array, ""]) -> Key[Array, " 2"]:
+    """Keys of the moves of chains, and of who in an ensemble learns from what."""
+    return jax.random.split(_step_key(state, number, _EXPLORING))
+
+
+def _step_key(state: SeedState, number: Int[Array, ""], purpose: int) -> PRNGKeyArray:
+    return jax.random.fold_in(jax.random.fold_in(state.key, number), purpose)
+
+
+def _settle(
+    experiment: Experiment,
+    state: SeedState,
+    number: Int[Array, ""],
+    proposal: Proposal,
+    log_reward: Float[Array, " B"],
+) -> Chains | None:
+    """Where chains are once they know the rewards of what was proposed to them."""
+    if state.chains is None or experiment.chains is None or proposal.log_ratio is None:
+        return state.chains
+    key, _ = _exploring_keys(state, number)
+    x = jax.vmap(experiment.environment.sample_of)(proposal.trajectory.terminal)
+    return experiment.chains.settle(state.chains, key, x, log_reward, proposal.log_ratio)
+
+
+def _shares(
+    experiment: Experiment,
+    state: SeedState,
+    number: Int[Array, ""],
+    weight: Float[Array, " B"],
+) -> Float[Array, "*members B"]:
+    """The weight of each trajectory, for each policy of an ensemble a share of them."""
+    if experiment.bootstrap is None:
+        return weight
+    policy = state.student.sampler.policy
+    assert isinstance(policy, Ensemble)
+    _, key = _exploring_keys(state, number)
+    shape = (policy.num_members, *weight.shape)
+    return weight * jax.random.bernoulli(key, experiment.bootstrap, shape)
+
+
+def _measure(
+    experiment: Experiment, memory: PyTree | None, trajectory: Trajectory
+) -> Float[Array, "B T"] | None:
+    """How new the state is that each edge of a batch leads to."""
+    novelty, env = experiment.novelty, experiment.environment
+    if novelty is None:
+        return None
+    following = jax.tree.map(lambda leaf: leaf[:, 1:], trajectory.states)
+    return jax.vmap(jax.vmap(lambda state: novelty(memory, env, state)))(following)
+
+
+def _observe(
+    experiment: Experiment,
+    memory: PyTree | None,
+    trajectory: Trajectory,
+    place: Layout,
+    weight: Float[Array, " B"],
+) -> tuple[Float[Array, "B T"] | None, PyTree | None]:
+    """`_measure`, and the memory once all states of the batch are known. As in an update, each
+    distinct state is looked at once.
+    """
+    if experiment.novelty is None:
+        return None, None
+    measure, env = experiment.novelty, experiment.environment
+    batch, nodes = place.slot.shape
+    states = jax.tree.map(
+        lambda leaf: leaf.reshape(batch * nodes, *leaf.shape[2:]), trajectory.states
+    )
+    real = trajectory.mask
+    seen = jnp.pad(real, ((0, 0), (0, 1))) | jnp.pad(real, ((0, 0), (1, 0)))
+    times = seen * weight[:, None]
+    if num_shards() > 1:  # the layout numbers the states of each device apart: look at all of them
+        learned = measure.learn(memory, env, states, times.reshape(batch * nodes))
+        return _measure(experiment, memory, trajectory), learned
+    dynamic, static = eqx.partition((measure, env), eqx.is_array)
+    sizes = row_sizes(env, batch)[::-2][::-1]  # half of them are enough here
+
+    def evaluate(dynamic, memory, states, place, times):
+        novelty, env = eqx.combine(dynamic, static)
+
+        def of(rows: int):
+            node = place.node[:rows]
+            state = jax.tree.map(lambda leaf: leaf[node], states)
+            value = jax.vmap(lambda one: novelty(memory, env, one))(state)
+            count = jnp.zeros(rows, times.dtype).at[place.slot].add(times)
+            return value[place.slot][:, 1:], novelty.learn(memory, env, state, count)
+
+        branches = [lambda rows=rows: of(rows) for rows in sizes]
+        return lax.switch(jnp.sum(jnp.max(place.count) > jnp.asarray(sizes)), branches)
+
+    if jax.default_backend() == "cpu":
+        evaluate = jax.custom_batching.sequential_vmap(evaluate)
+    return evaluate(dynamic, memory, states, place, times)
+
+
+def _unless(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    """The new, or where the condition holds the old."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, b, a) if eqx.is_array(a) else a, new, old)
+
+
+def _of_no_weight(proposal: Proposal, condition: Bool[Array, ""]) -> Proposal:
+    """A proposal whose objects, where the condition holds, count for nothing."""
+    weight = jnp.where(condition, 0, proposal.weight)
+    return eqx.tree_at(lambda p: p.weight, proposal, weight)
 
 
 def _teacher_log_z(experiment: Experiment, teacher: Agent | None) -> Float[Array, ""] | None:
@@ -590,14 +779,21 @@ def _collect(
 
     def collect():
         sampler = state.student.sampler
-        output = experiment.objective(
-            score(sampler, proposal.trajectory, log_reward, proposal.weight)
+        output = _evaluate(
+            *(experiment, sampler, state.novelty),
+            *(proposal.trajectory, log_reward, proposal.weight),
         )
         priority = None
         if experiment.teacher_reward is not None:
             priority = experiment.teacher_reward(output, log_reward, proposal.trajectory.mask)
         x = jax.vmap(experiment.environment.sample_of)(proposal.trajectory.terminal)
-        buffer = _remember(experiment, state, proposal, x, log_reward, output, priority)
+        kept = proposal
+        if state.skipped is not None:  # the step is skipped later, but this is kept at once
+            found = (log_reward, output.log_weight, output.loss)
+            found = found if priority is None else (*found, priority)
+            finite = jnp.all(jnp.isfinite(jnp.stack(found)))
+            kept = _of_no_weight(proposal, ~finite)
+        buffer = _remember(experiment, state, kept, x, log_reward, output, priority)
         agents = _agents(experiment, eqx.tree_at(lambda s: s.replay, state, buffer))
         replayed = FromReplay()(
             agents, key, jnp.asarray(0), experiment.batch_size, axis_name=axis_name
@@ -658,6 +854,7 @@ def _remember(
         "none": jnp.zeros_like(log_reward),
         "reward": log_reward,
         "teacher": teacher_log_reward,
+        "teacher-reward": None if teacher_log_reward is None else teacher_log_reward + log_reward,
         "loss": (1 + config.asymmetry * (delta > 0)) * jnp.square(delta),
         "weight": output.log_weight,
     }[config.priority]

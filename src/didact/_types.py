@@ -7,10 +7,11 @@ it) say so in their shapes: `B` trajectories, `T` steps at most.
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 State = PyTree
@@ -220,6 +221,12 @@ class Trajectory(eqx.Module):
         return jax.tree.map(lambda leaf: leaf.take(-1, axis=axis), self.states)
 
 
+def last_edges(mask: Bool[Array, "*batch T"]) -> Bool[Array, "*batch T"]:
+    """The real edge of each trajectory that no real one follows."""
+    count = jnp.cumsum(mask, axis=-1)
+    return mask & (count == count[..., -1:])
+
+
 class Scored(eqx.Module):
     """A batch of trajectories as an objective sees it."""
 
@@ -232,6 +239,8 @@ class Scored(eqx.Module):
     mask: Bool[Array, "B T"]
     weight: Float[Array, " B"]
     """0 leaves a trajectory out of the loss."""
+    novelty: Float[Array, "B T"] | None = None
+    """How new the state is that each edge leads to; None where nothing measures it."""
 
 
 class ObjectiveOutput(eqx.Module):
@@ -241,13 +250,14 @@ class ObjectiveOutput(eqx.Module):
     objective: positive where the sampler draws the trajectory too rarely.
     `step_residual` holds the residual of each edge where the objective has one, `log_weight` is
     log R + log P_B - log P_F (detached): its exponential has mean Z over the sampler's own
-    trajectories.
+    trajectories. `novelty` is that of `Scored`, for a Teacher's reward: the training loop sets it.
     """
 
     loss: Float[Array, " B"]
     residual: Float[Array, " B"]
     step_residual: Float[Array, "B T"] | None
     log_weight: Float[Array, " B"]
+    novelty: Float[Array, "B T"] | None = None
 
 
 class Objective(eqx.Module):
@@ -261,6 +271,8 @@ class Objective(eqx.Module):
     """Whether gradients must flow through the Student's own trajectories and log R. Such an
     objective has a static field `path_only`: whether the score's own gradient is left out.
     """
+    needs_novelty: ClassVar[bool] = False
+    """Whether it asks how new states are (`Scored.novelty`)."""
 
     @abc.abstractmethod
     def __call__(self, scored: Scored) -> ObjectiveOutput:
@@ -276,7 +288,15 @@ class Regression(eqx.Module):
 
 
 class TeacherReward(eqx.Module):
-    """The Student's residuals and log R in, the log of the Teacher's reward out."""
+    """The Student's residuals and log R in, the log of the Teacher's reward out.
+
+    The Teacher is whatever second sampler a method has: its reward is what tells it from others.
+    """
+
+    needs_novelty: ClassVar[bool] = False
+    """Whether it asks how new states are (`ObjectiveOutput.novelty`)."""
+    title: ClassVar[str] = "an adaptive Teacher"
+    """What the second sampler is called where a run describes itself."""
 
     @abc.abstractmethod
     def __call__(

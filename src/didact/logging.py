@@ -8,6 +8,7 @@ already, stand under `time`.
 import hashlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,32 +19,38 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ._files import write_whole
+from ._files import AppendedFile, open_to_read, read_lines, write_whole
+from ._json import parse
 from .metrics import finite_or_none
 
 FORMAT_VERSION = 1
 _SEEN = b"didact seen 0001"
 _SEEN_ROW = np.dtype([("step", "<u4"), ("seed", "<u4"), ("object", "<u8")])
+_MAX_SEEN = 2**32
+"""Bytes: 2^28 objects."""
 _SECONDS_BETWEEN_LINES = 10.0
 _log = logging.getLogger("didact")
 
 
 class MetricsLog:
     """Appends rows to a metrics file; on opening, forgets what came after `step`, and before
-    the first step everything.
+    the first step everything. `rows` are those that were kept.
     """
 
     def __init__(self, path: Path, *, step: int):
         kept = [row for row in read_metrics(path) if step > 0 and row.get("step", 0) <= step]
-        rows = kept or [{"kind": "header", "format_version": FORMAT_VERSION}]
+        self.rows = kept or [{"kind": "header", "format_version": FORMAT_VERSION}]
         with write_whole(path) as file:
-            file.writelines(_line(row).encode() for row in rows)
-        self._file = path.open("a", encoding="utf-8")
+            file.writelines(_line(row) for row in self.rows)
+        self._file = AppendedFile(path)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; what was written survives the end of the process."""
         self._file.write(_line(row))
-        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk: they then survive the end of the machine too."""
+        self._file.sync()
 
     def close(self) -> None:
         """Close the file."""
@@ -57,18 +64,19 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
+    broken: Exception | None = None
+    for number, line in enumerate(read_lines(path), start=1):
+        if broken is not None:
+            raise ValueError(
+                f"{path} is damaged at line {number - 1}: remove that line and what follows it."
+            ) from broken
         try:
-            row = json.loads(line)
+            row = parse(line)
             version = row.get("format_version", FORMAT_VERSION)
             _check(row)
-        except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
-            if number == len(lines):
-                return
-            raise ValueError(
-                f"{path} is damaged at line {number}: remove that line and what follows it."
-            ) from error
+        except (ValueError, AttributeError, TypeError, KeyError, OverflowError) as error:
+            broken = error
+            continue
         if version != FORMAT_VERSION:
             raise ValueError(f"{path} has format version {version}: update didact to read it.")
         yield row
@@ -91,7 +99,6 @@ class RewardLedger:
             _log.warning("%s is missing: objects are counted from here on.", folder / "seen.bin")
         with write_whole(folder / "seen.bin") as file:
             file.write(_SEEN + rows.tobytes())
-        self._file = (folder / "seen.bin").open("ab")
         self._seen = [set(rows["object"][rows["seed"] == seed].tolist()) for seed in seeds]
         self._failures: MetricsLog | None = None
         self._set_aside = [0] * len(self._seeds)
@@ -100,6 +107,8 @@ class RewardLedger:
             for row in read_metrics(folder / "failures.jsonl"):
                 if row["kind"] == "failure" and row.get("seed") in self._seeds:
                     self._set_aside[self._seeds.index(row["seed"])] += 1
+        # Last: nothing that is opened stays so where a file cannot be read.
+        self._file = AppendedFile(folder / "seen.bin")
 
     @property
     def reward_calls(self) -> list[int]:
@@ -138,7 +147,12 @@ class RewardLedger:
             if i in failures:
                 self._note_failure(step, position, objects[i], failures[i])
         self._file.write(np.array(rows, _SEEN_ROW).tobytes())
-        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until what was noted is on the disk: a checkpoint must not be ahead of it."""
+        self._file.sync()
+        if self._failures is not None:
+            self._failures.sync()
 
     def close(self) -> None:
         """Close the files."""
@@ -168,6 +182,11 @@ def reward_calls(folder: Path, seeds: Sequence[int], *, step: int) -> list[int]:
     """
     rows = _read_seen(folder, step)
     return [len(np.unique(rows["object"][rows["seed"] == seed])) for seed in seeds]
+
+
+def say(text: str) -> None:
+    """A line on stderr, without colours and wrapping."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class ProgressBar:
@@ -274,20 +293,30 @@ def _read_seen(folder: Path, step: int) -> np.ndarray:
     path = folder / "seen.bin"
     if step <= 0 or not path.exists():
         return np.zeros(0, _SEEN_ROW)
-    content = path.read_bytes()
-    if not content.startswith(_SEEN):
+    with open_to_read(path) as file:
+        begins, size = file.read(len(_SEEN)) == _SEEN, path.stat().st_size
+    if not begins or size > _MAX_SEEN:
         raise ValueError(f"{path} is damaged, or of another version of didact: remove it.")
-    whole = (len(content) - len(_SEEN)) // _SEEN_ROW.itemsize
-    rows = np.frombuffer(content, _SEEN_ROW, whole, len(_SEEN))
-    return rows[rows["step"] <= step]
+    whole = (size - len(_SEEN)) // _SEEN_ROW.itemsize
+    if not whole:
+        return np.zeros(0, _SEEN_ROW)
+    # Mapped, and not read: of the rows only those that are asked for take memory.
+    rows = np.memmap(path, _SEEN_ROW, "r", len(_SEEN), whole)
+    return np.array(rows[rows["step"] <= step])
 
 
 def _check(row: Mapping[str, Any]) -> None:
-    """`KeyError` or `TypeError` if a row lacks what every reader relies on."""
-    if row["kind"] != "header":
-        _ = row["step"] + 0
-    if row["kind"] == "train":
-        _ = row["time"]["seconds"] + 0.0
+    """An error if a row lacks what every reader relies on."""
+    kind = row["kind"]
+    if kind != "header" and (type(row["step"]) is not int or row["step"] < 0):
+        raise TypeError("a row has no step")
+    if kind == "train" and not float(row["time"]["seconds"] + 0.0) >= 0:
+        raise TypeError("a row has no time")
+    for name in ("reward_calls", "failures"):
+        value = row.get(name)
+        for count in value if isinstance(value, list) else [value]:
+            if count is not None and type(count) is not int:
+                raise TypeError(f"a row has {name} that are no numbers")
 
 
 def _mean(values: Sequence[float | int | None]) -> float:
@@ -295,8 +324,8 @@ def _mean(values: Sequence[float | int | None]) -> float:
     return sum(present) / len(present) if present else float("nan")
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(finite_or_none(dict(row)), allow_nan=False) + "\n"
+def _line(row: Mapping[str, Any]) -> bytes:
+    return (json.dumps(finite_or_none(dict(row)), allow_nan=False) + "\n").encode()
 
 
-__all__ = ["MetricsLog", "ProgressBar", "RewardLedger", "read_metrics", "reward_calls"]
+__all__ = ["MetricsLog", "ProgressBar", "RewardLedger", "read_metrics", "reward_calls", "say"]

@@ -195,21 +195,21 @@ def _by_rank(replay: Replay) -> Int[Array, " N"]:
     return jnp.zeros_like(slot).at[replay.rank].set(slot, mode="drop")
 
 
-Priority = Literal["none", "reward", "teacher", "loss", "weight"]
+Priority = Literal["none", "reward", "teacher", "teacher-reward", "loss", "weight"]
 
 
 class ReplayConfig(eqx.Module):
     r"""Configuration of a replay buffer.
 
     **Arguments:** `capacity`: objects kept; `priority`: "none" draws uniformly, "reward" (PRT) by
-    log R, "teacher" (PER) by the Teacher's log-reward, "loss" by (1 + `asymmetry`·1[δ > 0])·δ²,
-    "weight" by the importance weight log R + log P_B − log P_F of the trajectory; `rank_offset`
-    k: the object of rank r is drawn with weight 1/(k·N + r), N the present size (None draws
-    uniformly); `refresh`: whether replayed objects get their new priority (their age stays);
-    `unique`: whether an object is held once, however often it is added (False where no two are
-    equal, as with continuous ones: they are not compared then); `target_ess` or `split`: draw by
-    `TemperedDraw` or by `SplitDraw` in place of ranks; `keep_student`: whether the Student's own
-    batches are kept, beside all others.
+    log R, "teacher" (PER) by the Teacher's log-reward, "teacher-reward" by that plus log R, "loss"
+    by (1 + `asymmetry`·1[δ > 0])·δ², "weight" by the importance weight log R + log P_B − log P_F of
+    the trajectory; `rank_offset` k: the object of rank r is drawn with weight 1/(k·N + r), N the
+    present size (None draws uniformly); `refresh`: whether replayed objects get their new priority
+    (their age stays); `unique`: whether an object is held once, however often it is added (False
+    where no two are equal, as with continuous ones: they are not compared then); `target_ess` or
+    `split`: draw by `TemperedDraw` or by `SplitDraw` in place of ranks; `keep_student`: whether the
+    Student's own batches are kept, beside all others.
     """
 
     capacity: int = eqx.field(static=True)
@@ -265,7 +265,8 @@ def empty(x_like: Sample, capacity: int, *, unique: bool = True) -> Replay:
         x=jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), x_like),
         fingerprint=jnp.zeros((capacity, 2), jnp.uint32) if unique else None,
         log_reward=jnp.zeros(capacity),
-        priority=jnp.full(capacity, -jnp.inf),
+        # Of a strong type, as what a checkpoint holds: else its reader would compile again.
+        priority=jnp.full(capacity, -jnp.inf, jnp.result_type(float)),
         rank=jnp.full(capacity, capacity, jnp.int32),
         age=jnp.full(capacity, capacity, jnp.int32),
         size=jnp.asarray(0, jnp.int32),

@@ -13,9 +13,10 @@ import pytest
 
 # A name with a slash is a package, one without is a single file.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("cli/", "bench", "_fit/", "presets/"),
+    ("cli/", "bench/", "_reference/", "_fit/", "presets/"),
     (
-        *("testing", "run", "samples", "checkpoint", "_train", "_experiment", "logging", "report/"),
+        *("testing/", "run", "samples", "_loop", "_trouble", "_record", "_judge", "_folder"),
+        *("_probe", "_describe", "checkpoint", "_train", "_experiment", "logging", "report/"),
         *("_diagnostics", "_found", "_snapshots", "_density"),
     ),
     ("behaviours/", "metrics/"),
@@ -24,17 +25,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "_sampler",
             "environments/",
             "targets/",
+            "novelty",
             "networks/",
             "replay",
             "_seen",
+            "_sharding",
             "_host/",
             "datasets/",
         ),
         "chem",
     ),
     (
-        *("objectives/", "teacher", "_kernels", "_constraints", "_types", "_config", "_checks"),
-        *("_files", "_blocks"),
+        *("objectives/", "teacher/", "_kernels", "_constraints", "_types", "_config", "_checks"),
+        *("_files", "_json", "_archive", "_blocks"),
     ),
 )
 

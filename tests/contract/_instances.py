@@ -11,11 +11,14 @@ from didact.behaviours import (
     MALA,
     Collect,
     Cycle,
+    FromChains,
     FromReplay,
     FromSamples,
     FromTeacher,
+    FromUniform,
     LocalSearch,
     OnPolicy,
+    Thompson,
 )
 from didact.environments import (
     Autoregressive,
@@ -27,6 +30,7 @@ from didact.environments import (
 )
 from didact.objectives import (
     DB,
+    GAFN,
     MLE,
     TB,
     Huber,
@@ -37,7 +41,28 @@ from didact.objectives import (
     SubTB,
     VarGrad,
 )
-from didact.teacher import DoubleLog, OneSided, Plain
+from didact.targets import (
+    GMM25,
+    GMM40,
+    L14RNA1,
+    L14RNA2,
+    L14RNA3,
+    QM9,
+    SEH,
+    Checkerboard,
+    DeceptiveGrid,
+    EightGaussians,
+    FromFunction,
+    Funnel,
+    GaussianMixture,
+    HostReward,
+    LogGaussianCox,
+    LogisticRegression,
+    ManyWell,
+    Ring,
+    TFBind8,
+)
+from didact.teacher import Complementary, DoubleLog, LossGuided, OneSided, Plain, Sibling
 
 ENUMERABLE_ENVIRONMENTS = {
     f"hypergrid-{dim}x{side}": Hypergrid(dim, side)
@@ -105,13 +130,49 @@ GAUSSIANS = {
 
 KERNELS = CATEGORICALS | GAUSSIANS
 
+TARGETS = {
+    "deceptive-grid": (DeceptiveGrid(2, 16), Hypergrid(2, 16)),
+    "deceptive-grid-exact": (DeceptiveGrid(3, 6, "exact"), Hypergrid(3, 6)),
+    "from-function": (FromFunction(lambda x: 0.3 * jnp.sum(x)), PrependAppend(20, 12)),
+    "host-reward": (
+        HostReward(lambda strings: [1.0 + s.count("B") for s in strings], "AB", cache=False),
+        PrependAppend(2, 4),
+    ),
+    "gmm25": (GMM25(), None),
+    "gmm40": (GMM40(), None),
+    "gmm40-5d": (GMM40(5), None),
+    "mixture": (GaussianMixture(((0.0, 1.0), (2.0, 0.0)), (0.5, 1.0), (1.0, 3.0)), None),
+    "mixture-1d": (GaussianMixture(((0.0,), (1.0,)), 0.3), None),
+    "mixture-4d": (GaussianMixture(((0.0,) * 4, (1.0,) * 4), 1.0), None),
+    "eight-gaussians": (EightGaussians(), None),
+    "ring": (Ring(), None),
+    "checkerboard": (Checkerboard(softness=0.1), None),
+    "many-well-2d": (ManyWell(2), None),
+    "many-well": (ManyWell(8), None),
+    "funnel": (Funnel(), None),
+    "logistic-regression": (LogisticRegression(3), Diffusion(3, 4)),
+    "log-gaussian-cox": (LogGaussianCox(2), Diffusion(4, 4)),
+}
+"""Targets, each with the environment whose objects it is checked on, or None for its samples."""
+
+DATA_TARGETS = {
+    "tfbind8": (TFBind8, PrependAppend(4, 8)),
+    "qm9": (QM9, PrependAppend(11, 5)),
+    "seh": (SEH, PrependAppend(18, 6)),
+    "rna-1": (L14RNA1, PrependAppend(4, 14)),
+    "rna-2": (L14RNA2, PrependAppend(4, 14)),
+    "rna-3": (L14RNA3, PrependAppend(4, 14)),
+}
+"""Those that are made of data that has to be fetched."""
+
 BALANCES = {
     "tb": TB,
     "vargrad": VarGrad,
     "db": DB,
     "subtb-0.9": lambda regression: SubTB(0.9, regression),
+    "gafn": GAFN,
 }
-"""Functions of a regression, whose loss is 0 at the optimum."""
+"""Functions of a regression, whose loss is 0 at the optimum; GAFN's, where nothing is new."""
 
 LIKELIHOODS = {
     "mle": lambda regression: MLE(),
@@ -137,6 +198,13 @@ TEACHER_REWARDS = {
     "one-sided": OneSided(),
 }
 
+EXPLORER_REWARDS = {
+    "sibling": Sibling(extrinsic=0.5),
+    "loss-guided": LossGuided(2.0),
+    "complementary": Complementary(),
+}
+"""Those of other methods with an auxiliary sampler, which is not after the Teacher's ends."""
+
 DISCRETE_BEHAVIOURS = {
     "on-policy-explored": OnPolicy(epsilon=0.3, temperature=2.0),
     "on-policy-annealed": OnPolicy(epsilon=0.5, anneal_steps=3),
@@ -146,6 +214,9 @@ DISCRETE_BEHAVIOURS = {
     "local-search": LocalSearch(OnPolicy(), depth=2, rounds=3),
     "local-search-greedy": LocalSearch(FromReplay(), depth=4, rounds=1, greedy=True),
     "cycle": Cycle((OnPolicy(), FromReplay(), FromTeacher(), FromReplay())),
+    "uniform": FromUniform(),
+    "chains": FromChains(depth=3),
+    "thompson": Thompson(),
 }
 """Those that serve any environment."""
 

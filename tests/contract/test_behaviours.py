@@ -1,4 +1,4 @@
-"""The laws of a behaviour: jit, vmap and keys change nothing that they must not."""
+"""The laws of a behaviour, over every instance, and what the shipped ones have beside them."""
 
 import functools
 
@@ -12,20 +12,25 @@ from didact import replay
 from didact.behaviours import (
     MALA,
     Agents,
+    ChainsConfig,
     Collect,
     Cycle,
+    FromChains,
     FromReplay,
     FromSamples,
     FromTeacher,
+    FromUniform,
     LocalSearch,
     OnPolicy,
+    Thompson,
     Turn,
 )
 from didact.environments import Diffusion, Hypergrid
 from didact.targets import DeceptiveGrid, GaussianMixture
+from didact.testing import _behaviour, check_behaviour
 
 from .._diffusion import diffusion_sampler
-from .._tabular import network_sampler
+from .._tabular import ensemble_sampler, network_sampler
 from ._instances import BEHAVIOURS, CONTINUOUS_BEHAVIOURS, DISCRETE_BEHAVIOURS
 
 ENV, TARGET = Hypergrid(2, 7), DeceptiveGrid(2, 7)
@@ -33,16 +38,18 @@ PLANE, MIXTURE = Diffusion(2, 3), GaussianMixture(((1.0, 0.0), (-1.0, 2.0)), 0.7
 SEEDS = 3
 BATCH = 16  # rollouts pack their lanes twice on the way
 
-SIMILAR = ("on-policy-annealed", "local-search-greedy", "from-teacher")
-
-every_behaviour = pytest.mark.parametrize("behaviour", BEHAVIOURS.values(), ids=BEHAVIOURS)
-every_continuous = pytest.mark.parametrize(
-    "behaviour", CONTINUOUS_BEHAVIOURS.values(), ids=CONTINUOUS_BEHAVIOURS
+SIMILAR = (
+    "on-policy-annealed",
+    "local-search-greedy",
+    "from-teacher",
+    "uniform",
+    "chains",
+    "mala-cycle",
 )
 
 
 @functools.cache
-def all_agents(sharpness: float = 8.0) -> Agents:
+def all_agents(sharpness: float = 8.0, student_of=network_sampler) -> Agents:
     """Agents of three seeds, leading axis [SEEDS]; their trajectories differ much in length."""
 
     @eqx.filter_jit
@@ -53,10 +60,11 @@ def all_agents(sharpness: float = 8.0) -> Agents:
         buffer = replay.add(replay.empty(jax.eval_shape(lambda: x[0]), 12), x, reward, priority)
         return Agents(
             TARGET,
-            network_sampler(ENV, student, sharpness=sharpness),
+            student_of(ENV, student, sharpness=sharpness),
             network_sampler(ENV, teacher, sharpness=sharpness),
             buffer,
             replay.RankDraw(jnp.asarray(0.01)),
+            ChainsConfig().begin(ENV, content, BATCH),
         )
 
     made = [make(jax.random.key(seed)) for seed in range(SEEDS)]
@@ -89,68 +97,36 @@ def agents(seed: int) -> Agents:
     return jax.tree.map(lambda leaf: leaf[seed], all_agents())
 
 
+def all_agents_for(behaviour, sharpness: float = 8.0) -> Agents:
+    """Those over the plane, or with an ensemble, for the behaviours that need one."""
+    if behaviour in CONTINUOUS_BEHAVIOURS.values():
+        return all_agents_of_the_plane()
+    if behaviour is BEHAVIOURS["thompson"]:
+        return all_agents(1.0, ensemble_sampler)
+    return all_agents(sharpness)
+
+
 def agents_for(behaviour, seed: int) -> Agents:
-    """Those over the plane for the behaviours that need one."""
-    if behaviour not in CONTINUOUS_BEHAVIOURS.values():
-        return agents(seed)
-    return jax.tree.map(lambda leaf: leaf[seed], all_agents_of_the_plane())
+    return jax.tree.map(lambda leaf: leaf[seed], all_agents_for(behaviour))
 
 
-@eqx.filter_jit
 def propose(behaviour, agents, key, step):
-    return behaviour(agents, key, step, BATCH)
-
-
-@eqx.filter_jit
-def propose_all(behaviour, agents, keys, step):
-    return jax.vmap(lambda a, k: behaviour(a, k, step, BATCH, axis_name="seed"), axis_name="seed")(
-        agents, keys
-    )
-
-
-def visible(proposal):
-    """A proposal without the actions on padding, which mean nothing."""
-    real = jnp.where(proposal.trajectory.mask, proposal.trajectory.actions, 0)
-    return eqx.tree_at(lambda p: p.trajectory.actions, proposal, real)
+    """Compiled as the kit does it, so that each behaviour is compiled once."""
+    return _behaviour.propose(behaviour, agents, key, step, BATCH)
 
 
 @pytest.mark.parametrize(
     "behaviour",
-    # An annealed epsilon and a greedy search are an epsilon and a search.
+    # An annealed epsilon and a greedy search are an epsilon and a search; a uniform policy is one,
+    # chains move as a search does, and MALA inside a cycle is MALA and a cycle.
     [
         pytest.param(one, marks=[pytest.mark.slow] * (name in SIMILAR), id=name)
-        for name, one in DISCRETE_BEHAVIOURS.items()
+        for name, one in BEHAVIOURS.items()
     ],
 )
-def test_under_vmap_each_seed_gets_what_it_would_alone(behaviour, key):
-    """Bit by bit: trajectories are integers, chosen by comparisons of the same numbers."""
-    keys = jax.random.split(key, SEEDS)
-    for step in range(2):
-        together = propose_all(behaviour, all_agents(), keys, jnp.asarray(step))
-        for seed in range(SEEDS):
-            alone = propose(behaviour, agents(seed), keys[seed], jnp.asarray(step))
-            mine = jax.tree.map(lambda leaf, seed=seed: leaf[seed], together)
-            assert eqx.tree_equal(visible(mine), visible(alone)), f"seed {seed}, step {step}"
-
-
-@pytest.mark.parametrize(
-    "behaviour",
-    # MALA inside a cycle is MALA and a cycle, which are here alone.
-    [
-        pytest.param(one, marks=[pytest.mark.slow] * (name == "mala-cycle"), id=name)
-        for name, one in CONTINUOUS_BEHAVIOURS.items()
-    ],
-)
-def test_under_vmap_each_seed_gets_its_own_to_rounding_in_the_plane(behaviour, key):
-    """Products of batches add up in another order."""
-    keys = jax.random.split(key, SEEDS)
-    for step in range(len(behaviour.turns)):
-        together = propose_all(behaviour, all_agents_of_the_plane(), keys, jnp.asarray(step))
-        for seed in range(SEEDS):
-            alone = propose(behaviour, agents_for(behaviour, seed), keys[seed], jnp.asarray(step))
-            mine = jax.tree.map(lambda leaf, seed=seed: leaf[seed], together)
-            for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(alone), strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+def test_every_law_holds(behaviour, key):
+    of_seed = jax.tree.map(lambda leaf: leaf[0], all_agents_for(behaviour, 1.0))
+    check_behaviour(behaviour, of_seed, key=key, batch_size=BATCH)
 
 
 @pytest.mark.parametrize("step", range(3))
@@ -158,45 +134,6 @@ def test_jit_changes_nothing(step, key):
     """For each kind of behaviour, one of which has its turn."""
     cycle, step = BEHAVIOURS["cycle"], jnp.asarray(step)
     assert eqx.tree_equal(cycle(agents(0), key, step, BATCH), propose(cycle, agents(0), key, step))
-
-
-@every_behaviour
-def test_the_key_decides(behaviour, key):
-    step = jnp.asarray(0)
-    of_seed = agents_for(behaviour, 0)
-    first = propose(behaviour, of_seed, key, step)
-    assert eqx.tree_equal(first, propose(behaviour, of_seed, key, step))
-    other = propose(behaviour, of_seed, jax.random.key(1), step)
-    assert not eqx.tree_equal(first.trajectory, other.trajectory)
-
-
-@every_behaviour
-def test_a_proposal_says_where_it_comes_from(behaviour, key):
-    of_seed = agents_for(behaviour, 1)
-    env = of_seed.student.environment
-    for step, turn in enumerate(behaviour.turns):
-        proposal = propose(behaviour, of_seed, key, jnp.asarray(step))
-        assert turn.source == behaviour.pattern[step]
-        assert proposal.by_student == (turn.source == "student")
-        assert proposal.fresh == (turn.source != "replay") == (turn.reward_calls > 0)
-        assert proposal.collect == turn.collects
-        # Who knows the rewards of new objects has asked the target.
-        if proposal.known and proposal.fresh:
-            x = jax.vmap(env.sample_of)(proposal.trajectory.terminal)
-            wanted = jax.vmap(of_seed.target.log_reward)(x)
-            np.testing.assert_allclose(proposal.log_reward, wanted, rtol=1e-6)
-        assert proposal.known or proposal.fresh
-        assert not (turn.on_policy and turn.source != "student")
-        assert np.all(np.asarray(proposal.weight) == 1)
-        assert proposal.trajectory.mask.shape == (BATCH, env.num_steps)
-        assert np.all(jax.vmap(env.is_terminal)(proposal.trajectory.terminal))
-        if turn.source == "replay":
-            buffer = of_seed.replay
-            x, rewards = np.asarray(buffer.x), np.asarray(buffer.log_reward)
-            held = {tuple(x[i]): rewards[i] for i in range(int(buffer.size))}
-            ends = np.asarray(jax.vmap(env.sample_of)(proposal.trajectory.terminal))
-            for x, log_reward in zip(ends, np.asarray(proposal.log_reward), strict=True):
-                assert held[tuple(x)] == log_reward
 
 
 def test_what_each_turn_costs_and_promises():
@@ -212,6 +149,9 @@ def test_what_each_turn_costs_and_promises():
     assert MALA(FromReplay(), 10, 5).turns == (Turn("search", 12),)
     assert Collect(MALA(FromReplay())).turns == (Turn("search", 202, collects=True),)
     assert LocalSearch(own).turns == LocalSearch(FromReplay()).turns == (Turn("search"),)
+    assert FromUniform().turns == (Turn("uniform"),)
+    assert FromChains().turns == (Turn("chains"),)
+    assert Thompson().turns == (Turn("student"),)
 
 
 def test_exploration_is_annealed_to_none():
@@ -256,20 +196,6 @@ def test_a_cycle_takes_turns_by_the_number_of_the_step(key):
         assert eqx.tree_equal(proposal, expected)
 
 
-@pytest.mark.parametrize("name", ["from-replay", "cycle"])
-def test_an_empty_buffer_gives_a_batch_of_weight_0(name, key):
-    empty = replay.empty(jax.ShapeDtypeStruct((2,), jnp.int32), 12)
-    of_seed = agents(0)
-    proposal = propose(
-        BEHAVIOURS[name],
-        Agents(TARGET, of_seed.student, of_seed.teacher, empty, of_seed.draw),
-        key,
-        jnp.asarray(1),
-    )
-    assert np.all(np.asarray(proposal.weight) == 0)
-    assert np.all(jax.vmap(ENV.is_terminal)(proposal.trajectory.terminal))
-
-
 def test_float64_is_used_throughout_where_it_is_switched_on(key):
     """The cycle has a branch of every kind, and all must agree."""
     behaviour = BEHAVIOURS["cycle"]
@@ -292,6 +218,13 @@ def test_a_behaviour_says_what_it_lacks(key):
         Collect(OnPolicy())(nobody, key, jnp.asarray(0), BATCH)
     with pytest.raises(ValueError, match="exact samples, which DeceptiveGrid has not"):
         FromSamples()(nobody, key, jnp.asarray(0), BATCH)
+    with pytest.raises(ValueError, match=r"chains=ChainsConfig\(\)"):
+        FromChains()(nobody, key, jnp.asarray(0), BATCH)
+    with pytest.raises(ValueError, match="one object for each chain"):
+        LocalSearch(FromChains(), rounds=3)(agents(0), key, jnp.asarray(0), BATCH)
+    alone = Agents(TARGET, agents(0).teacher, None, None)
+    with pytest.raises(ValueError, match="a BootstrappedConfig"):
+        Thompson()(alone, key, jnp.asarray(0), BATCH)
 
 
 @pytest.mark.parametrize(

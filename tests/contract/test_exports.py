@@ -7,8 +7,8 @@ from typing import Any
 import equinox as eqx
 import pytest
 
-from didact import _kernels, behaviours, environments, objectives, teacher
-from didact._types import Environment, Kernel, Objective, Regression, TeacherReward
+from didact import _kernels, behaviours, environments, objectives, targets, teacher
+from didact._types import Environment, Kernel, Objective, Regression, Target, TeacherReward
 from didact.behaviours import Behaviour
 from didact.objectives import Squared
 
@@ -19,9 +19,14 @@ TABLES = [
     (_kernels, Kernel, _instances.KERNELS.values()),
     (objectives, Objective, [make(Squared()) for make in _instances.OBJECTIVES.values()]),
     (objectives, Regression, _instances.REGRESSIONS.values()),
-    (teacher, TeacherReward, _instances.TEACHER_REWARDS.values()),
+    (
+        teacher,
+        TeacherReward,
+        [*_instances.TEACHER_REWARDS.values(), *_instances.EXPLORER_REWARDS.values()],
+    ),
     (behaviours, Behaviour, _instances.BEHAVIOURS.values()),
 ]
+DATA_TARGETS = {make.__name__ for make, _ in _instances.DATA_TARGETS.values()}
 
 
 def missing(module: ModuleType, noun: type[eqx.Module], instances: Any) -> set[str]:
@@ -42,6 +47,11 @@ def missing(module: ModuleType, noun: type[eqx.Module], instances: Any) -> set[s
 )
 def test_every_export_has_an_instance(module, noun, instances):
     assert not missing(module, noun, instances)
+
+
+def test_every_target_has_an_instance():
+    instances = [target for target, _ in _instances.TARGETS.values()]
+    assert missing(targets, Target, instances) == DATA_TARGETS
 
 
 def test_an_export_without_an_instance_is_found():

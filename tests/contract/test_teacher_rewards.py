@@ -8,10 +8,12 @@ import pytest
 from didact._types import ObjectiveOutput
 from didact.objectives import TB, Squared
 
-from ._instances import OBJECTIVES, TEACHER_REWARDS
+from ._instances import EXPLORER_REWARDS, OBJECTIVES, TEACHER_REWARDS
 from .test_objectives import learned_part, network_scores, with_learned_part
 
 every_reward = pytest.mark.parametrize("reward", TEACHER_REWARDS.values(), ids=TEACHER_REWARDS)
+ALL_REWARDS = TEACHER_REWARDS | EXPLORER_REWARDS
+whatever_reward = pytest.mark.parametrize("reward", ALL_REWARDS.values(), ids=ALL_REWARDS)
 
 
 def output_of(residual) -> ObjectiveOutput:
@@ -25,7 +27,7 @@ def log_reward_of(reward, residual, log_reward=None):
     return np.asarray(reward(output_of(residual), log_reward, mask), np.float64)
 
 
-@every_reward
+@whatever_reward
 def test_it_is_finite_for_residuals_up_to_1e4_and_any_reward(reward):
     sizes = np.concatenate([[0.0], np.geomspace(1e-12, 1e4, 60)])
     for sign in (1, -1):
@@ -56,7 +58,7 @@ def test_alpha_is_the_exponent_of_the_reward(reward):
     np.testing.assert_allclose(at_2 - at_0, 2 * reward.alpha, atol=1e-5)
 
 
-@every_reward
+@whatever_reward
 @pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_no_gradient_flows_from_it_into_the_student(reward, make):
     scored = network_scores()

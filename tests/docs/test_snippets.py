@@ -20,7 +20,9 @@ from didact import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-LONG = ("README.md", "getting-started.md", "fit.md", "strings.md")
+LONG = (
+    *("README.md", "benchmarks.md", "getting-started.md", "fit.md", "methods.md", "strings.md"),
+)
 
 PYTHON, COMMANDS = {"python"}, {"bash", "console"}
 SHOWN = {"text", "json"}  # not run

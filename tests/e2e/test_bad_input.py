@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -332,16 +333,21 @@ def test_reward_that_is_not_finite(
     options = ["--evaluations", evaluations, "--out", run]
     result = run_cli(*TRAIN, *options)
     assert (result.code, result.out) == (2, "")
-    first, last = result.err.splitlines()
+    first, *_, last = result.err.splitlines()
     assert first == "compiling ..."
     assert last.startswith("didact: log_reward is not finite")
+    if not evaluations:  # of the training, which tells of which object
+        where = r"Of seed 0, the target's log R of trajectory \d+, which ends in \[\d, \d\], is nan"
+        assert re.search(where, last)
+        assert (run / "nonfinite.json").exists()
 
 
 def test_loss_that_is_not_finite(tmp_path: Path) -> None:
     optimiser = didact.OptimiserConfig(learning_rate=1e38, max_norm=None)
     experiment = didact.presets.grid("tb", 1, 6, steps=30)
     experiment = eqx.tree_at(lambda e: e.optimiser, experiment, optimiser)
-    with pytest.raises(FloatingPointError, match=r"loss or its gradient .* lower .* \(step \d+\)"):
+    wrong = r"loss or its gradient .* lower .* \(step \d+\)\. Of seed 0, the Student's "
+    with pytest.raises(FloatingPointError, match=wrong):
         _ = didact.train(experiment, tmp_path / "run", evaluations=0)
 
 

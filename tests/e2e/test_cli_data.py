@@ -97,10 +97,8 @@ def test_a_data_set_is_fetched_damaged_and_fetched_again(
     whole = file.read_bytes()
     _ = file.write_bytes(whole[:1_000])
 
-    assert data(["status"]) == 0
-    shown = capsys.readouterr()
-    assert shown.out.splitlines()[-1].split()[1] == "damaged"
-    assert shown.err == f"{file} is damaged: didact data fetch tfbind8\n"
+    assert refused("status") == f"{file} is damaged: didact data fetch tfbind8"
+    assert capsys.readouterr().out.splitlines()[-1].split()[1] == "damaged"
     with pytest.raises(datasets.DataError, match="didact data fetch tfbind8"):
         datasets.load("tfbind8")
 

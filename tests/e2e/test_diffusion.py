@@ -14,11 +14,11 @@ import pytest
 
 import didact
 from didact import presets, targets
+from didact._describe import describe
 from didact.cli._tasks import Diffusion
 from didact.environments import Brownian
 from didact.environments import Diffusion as DiffusionEnvironment
 from didact.networks import DiffusionMLPConfig
-from didact.run import describe
 
 from .._runs import DIFFUSION, arrays, contents, record, refused, same_results, succeeds
 

@@ -66,7 +66,7 @@ def test_values_that_are_not_finite_are_null(copy: Path, monkeypatch: pytest.Mon
             "empirical_l1": np.float64("inf"),
         }
 
-    monkeypatch.setattr("didact.run.draw_statistics", statistics)
+    monkeypatch.setattr("didact._judge.draw_statistics", statistics)
     verdict = json.loads(succeeds("evaluate", copy, "--json").out, parse_constant=refuse_constant)
     assert verdict["ess"] == [None, None]
     assert verdict["empirical_l1"] == [None, None]

@@ -70,7 +70,7 @@ def test_killed_run_loses_only_what_came_after_the_checkpoint(
 ) -> None:
     """Stopped dead between two checkpoints, in the middle of a line and of a checkpoint."""
     out = tmp_path / "run"
-    _ = train(out, should_stop=after(40), checkpoint_seconds=0.0)
+    _ = train(out, should_stop=after(40), checkpoints=didact.CheckpointPolicy(seconds=0.0))
     older, newest = checkpoint_files(out)
     assert (older.stem, newest.stem) == ("000000078", "000000080")
     newest.rename(newest.with_name(newest.name + ".partial"))
@@ -93,7 +93,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(
     trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "run"
-    _ = train(out, should_stop=after(40), checkpoint_seconds=0.0)
+    _ = train(out, should_stop=after(40), checkpoints=didact.CheckpointPolicy(seconds=0.0))
     newest = checkpoint_files(out)[-1]
     content = bytearray(newest.read_bytes())
     content[len(content) // 3] ^= 4

@@ -58,7 +58,7 @@ def test_record_covers_all_steps_without_gaps_or_doubles(trained: Path) -> None:
 def test_same_command_again_changes_nothing(copy: Path) -> None:
     before = contents(copy)
     again = succeeds("train", "grid", *OPTIONS, "--out", copy)
-    assert again.err == ""
+    assert again.err == f"{copy} is finished, with 205 steps: nothing was trained.\n"
     assert again.out.splitlines()[-1] == f"Report: {copy / 'report.html'}"
     assert succeeds("train", "grid", "--resume", "--out", copy).out == again.out
     assert contents(copy) == before
@@ -101,7 +101,8 @@ def test_streams_in_a_process_of_its_own(tmp_path: Path, trained: Path) -> None:
     (folder / "run").symlink_to(trained)
     process = start_cli("train", "grid", *OPTIONS, "--out", "run", cwd=folder)
     out, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (0, "")
+    said = "run is finished, with 205 steps: nothing was trained.\n"
+    assert (process.returncode, err) == (0, said)
     assert out.splitlines()[-1] == "Report: run/report.html"
     assert not CONTROL.search(out)
 

@@ -160,6 +160,18 @@ def test_only_strings_have_substrings():
         exact.string_log_prob(sampler, jnp.zeros((1, 2), jnp.int32))
 
 
+def test_strings_of_no_symbols_are_never_drawn():
+    """Outside a program they are an error, inside one they have no probability."""
+    env = PrependAppend(3, 3)
+    sampler = network_sampler(env, jax.random.key(4))
+    x = jnp.asarray([[0, 1, 2], [0, 1, 3], [-1, 1, 2]])
+    with pytest.raises(ValueError, match="digits of strings are 0 to 2, got -1 to 3"):
+        exact.string_log_prob(sampler, x)
+    found = jax.jit(lambda x: exact.string_log_prob(sampler, x))(x)
+    assert np.isfinite(found).tolist() == [True, False, False]
+    assert float(found[0]) == pytest.approx(float(exact.string_log_prob(sampler, x[:1])[0]))
+
+
 def test_long_strings_are_too_many_in_words():
     """More of them than a float can count."""
     reason = exact.refusal(PrependAppend(20, 400))

@@ -444,7 +444,12 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     setting, options = small(target_of(module), steps=40), {"evaluations": 0}
     faulty(module, x11="raise", x32="stop")
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "killed", setting, checkpoint_seconds=0.0, **options)
+        train(
+            tmp_path / "killed",
+            setting,
+            checkpoints=didact.CheckpointPolicy(seconds=0.0),
+            **options,
+        )
     assert 0 < int(checkpoint_files(tmp_path / "killed")[-1].stem) < 40
     with (tmp_path / "killed" / "seen.bin").open("ab") as file:
         file.write(b"half a row")
@@ -517,7 +522,7 @@ def test_errors_of_the_function_end_a_run_and_nothing_is_lost(
 ) -> None:
     setting = small(target_of(module), steps=40)
     faulty(module, x32="short")
-    options = {"evaluations": 0, "checkpoint_seconds": 0.0}
+    options = {"evaluations": 0, "checkpoints": didact.CheckpointPolicy(seconds=0.0)}
     with pytest.raises(RunError, match=r":score returned \d scores for \d objects: let it return"):
         train(tmp_path / "run", setting, **options)
     assert int(checkpoint_files(tmp_path / "run")[-1].stem) > 0

@@ -74,7 +74,9 @@ def test_hand_composed_experiments(name: str) -> None:
 
 
 @pytest.mark.parametrize("preset", GRID_PRESETS)
-@pytest.mark.parametrize("changes", [{}, {"epsilon": 0.25, "published_backward": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"convention": "exact", "published_backward": True}], ids=str
+)
 def test_presets(preset: str, changes: dict[str, Any]) -> None:
     experiment = grid(preset, 4, 16, **changes)
     assert eqx.tree_equal(there_and_back(experiment), experiment)

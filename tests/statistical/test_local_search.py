@@ -39,7 +39,7 @@ class FromTruth(Behaviour):
         number = jax.random.categorical(draw_key, self.log_p, shape=(batch_size,))
         x = jax.vmap(lambda i: env.sample_of(env.state_at(env.num_internal + i)))(number)
         return propose_backward(
-            agents.student,
+            agents,
             walk_key,
             x,
             log_reward=jnp.zeros(batch_size),

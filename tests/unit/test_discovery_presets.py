@@ -7,13 +7,20 @@ from didact.behaviours import Cycle, FromReplay, FromTeacher, LocalSearch, OnPol
 from didact.environments import Autoregressive, PrependAppend
 from didact.networks import MLPConfig, SSRConfig
 from didact.objectives import TB, Squared
-from didact.presets import DISCOVERY_PRESETS, DISCOVERY_TASKS, discovery
+from didact.presets import (
+    DISCOVERY_PRESETS,
+    DISCOVERY_TASKS,
+    EXPLORATION_PRESETS,
+    discovery,
+)
 from didact.replay import SplitDraw
 from didact.targets import FromFunction
 from didact.teacher import DoubleLog
 
 TARGET = FromFunction(lambda x: jnp.sum(x) / 2.0)
-every_preset = pytest.mark.parametrize("name", sorted(DISCOVERY_PRESETS))
+every_preset = pytest.mark.parametrize(
+    "name", sorted(set(DISCOVERY_PRESETS) - set(EXPLORATION_PRESETS))
+)
 
 
 def make(name: str, **options):

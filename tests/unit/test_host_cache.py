@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import shutil
 import sqlite3
 import struct
 import subprocess
@@ -238,6 +239,16 @@ def reward(project: Path) -> ModuleType:
     return importlib.import_module("reward")
 
 
+def forget(project: Path) -> None:
+    """As in a Python that starts anew."""
+    for name, module in [*sys.modules.items()]:
+        if str(getattr(module, "__file__", None)).startswith(str(project)):
+            del sys.modules[name]
+    for folder in [*project.rglob("__pycache__")]:
+        shutil.rmtree(folder)
+    importlib.invalidate_caches()
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "same"),
     [
@@ -257,8 +268,26 @@ def test_the_version_is_of_the_program(
     text = (project / file).read_text()
     assert old in text
     (project / file).write_text(text.replace(old, new))
+    forget(project)
+    score = reward(project).score
     assert (version_of(score, None) == before) is same
     assert version_of(score, "1") == version_of(score, "1") != version_of(score, "2")
+
+
+@pytest.mark.parametrize("file", ["reward.py", "helpers.py", "package/part.py"])
+def test_a_file_edited_after_its_import_is_not_what_runs(
+    file: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    score = reward(project).score
+    assert version_of(score, None)
+    with (project / file).open("a") as opened:
+        opened.write("\nmore = 1\n")
+    with pytest.raises(HostError, match=rf"{file} was edited after it was imported.*reload"):
+        version_of(score, None)
+    assert version_of(score, "mine")
+    forget(project)
+    assert version_of(reward(project).score, None)
 
 
 def test_functions_of_one_module_have_versions_of_their_own(project: Path) -> None:
@@ -286,7 +315,8 @@ def test_an_installed_package_is_looked_at_alone(
     (place / "installed" / "part.py").write_text(
         "def score(words):\n    return [2.0] * len(words)\n"
     )
-    assert version_of(score, None) != before
+    forget(project)
+    assert version_of(importlib.import_module("installed").score, None) != before
 
 
 def test_a_function_without_a_name_of_its_own_needs_a_key(project: Path) -> None:
@@ -301,7 +331,7 @@ def test_a_function_without_a_name_of_its_own_needs_a_key(project: Path) -> None
 
 def test_a_program_that_cannot_be_read_needs_a_key(project: Path) -> None:
     score = reward(project).score
-    (project / "helpers.py").write_text("def broken(:\n")
+    (project / "helpers.py").write_text("def broken(:\n")  # read before it is compared
     with pytest.raises(HostError, match=r"helpers.py cannot be read .* give a cache_key"):
         version_of(score, None)
 

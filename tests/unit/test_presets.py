@@ -6,7 +6,7 @@ from didact.behaviours import FromReplay, FromTeacher, OnPolicy
 from didact.environments import Hypergrid, published_backward_kernel
 from didact.networks import MLPConfig
 from didact.objectives import TB, Squared
-from didact.presets import GRID_PRESETS, grid
+from didact.presets import EXPLORATION_PRESETS, GRID_PRESETS, grid
 from didact.replay import RankDraw
 from didact.targets import DeceptiveGrid
 from didact.teacher import DoubleLog
@@ -14,13 +14,14 @@ from didact.teacher import DoubleLog
 GRIDS = [(2, 128), (2, 256), (4, 16), (4, 32)]
 WITH_BUFFER = {"tb-prt", "tb-per", "teacher-prt", "teacher-per"}
 TAUGHT = {"teacher", "teacher-prt", "teacher-per"}
+PUBLISHED = {"tb", "eps", *WITH_BUFFER, *TAUGHT}
 
-every_preset = pytest.mark.parametrize("name", sorted(GRID_PRESETS))
+every_preset = pytest.mark.parametrize("name", sorted(PUBLISHED))
 every_grid = pytest.mark.parametrize("size", GRIDS, ids=str)
 
 
 def test_all_methods_of_the_comparison_are_there():
-    assert set(GRID_PRESETS) == {"tb", "eps", *WITH_BUFFER, *TAUGHT}
+    assert set(GRID_PRESETS) == PUBLISHED | {"one-sided", *EXPLORATION_PRESETS}
     assert all(GRID_PRESETS.values())
 
 

@@ -253,6 +253,28 @@ def test_one_string_at_a_time_or_many(name: str, made: dict[str, StringTarget]) 
 
 @needs_data
 @pytest.mark.parametrize("name", TARGETS)
+def test_a_digit_without_a_letter_makes_no_other_string(
+    name: str, made: dict[str, StringTarget]
+) -> None:
+    """(0, A) has the number of (1, 0), which is another string."""
+    target = made[name]
+    good = np.zeros(target.length, np.int32)
+    for place, digit in itertools.product((0, target.length - 1), (target.num_symbols, -1)):
+        x = good.copy()
+        x[place] = digit
+        for method in (target.value, target.log_reward, target.mode_index):
+            with pytest.raises(ValueError, match=rf"are 0 to {target.num_symbols - 1}, got"):
+                method(jnp.asarray(x))
+        value, log_reward, mode = jax.jit(
+            lambda x: (target.value(x), target.log_reward(x), target.mode_index(x))
+        )(x)
+        assert np.isnan(value)
+        assert np.isnan(log_reward)
+        assert mode == -1
+
+
+@needs_data
+@pytest.mark.parametrize("name", TARGETS)
 def test_a_target_is_saved_by_its_arguments(name: str, made: dict[str, StringTarget]) -> None:
     target = made[name]
     text = json.dumps(to_json(target))

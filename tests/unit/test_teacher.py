@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from didact._types import ObjectiveOutput
-from didact.teacher import DoubleLog, OneSided, Plain
+from didact.teacher import Complementary, DoubleLog, LossGuided, OneSided, Plain, Sibling
 
 DELTA = [2.0, -2.0, 0.0, 100.0]
 LOG_R = [1.0, -1.0, 0.5, 2.0]
@@ -121,3 +121,61 @@ def test_eta_must_be_positive(form):
 def test_asymmetry_must_not_be_negative(form):
     with pytest.raises(ValueError, match="asymmetry must be >= 0"):
         form(asymmetry=-1.0)
+
+
+def test_the_published_form_without_its_logarithm():
+    """log( w δ² + 1e-8 ), the published code's option without the logarithm, is `Plain`."""
+    found = evaluate(Plain(eta=1e-8), [2.0, -2.0, 0.0], [1.0, -1.0, 0.5])
+    np.testing.assert_allclose(found, [math.log(80), math.log(4), math.log(1e-8)], rtol=1e-5)
+
+
+# ---- other methods' auxiliary samplers -------------------------------------------------------
+
+
+def test_a_loss_guided_sampler_adds_the_loss_to_the_reward():
+    """log( R + λ δ² ), whichever way the Student errs."""
+    expected = [math.log(math.exp(r) + 3 * d**2) for d, r in zip(DELTA, LOG_R, strict=True)]
+    np.testing.assert_allclose(evaluate(LossGuided(3.0)), expected, rtol=1e-5)
+    # Where the Student is right it is after the target itself.
+    assert evaluate(LossGuided())[2] == LOG_R[2]
+
+
+def test_a_complementary_explorer_leaves_alone_what_the_student_gives_enough():
+    """R where the Student gives less than α of what is due, δ > -log α; next to none elsewhere."""
+    residual = [0.8, 0.6, 0.0, -5.0]
+    found = evaluate(Complementary(alpha=0.5, floor=1e-3), residual, LOG_R)
+    assert math.log(2) == pytest.approx(0.693, abs=1e-3)
+    floor = math.log(1e-3)
+    expected = [LOG_R[0], LOG_R[1] + floor, LOG_R[2] + floor, LOG_R[3] + floor]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_sibling_adds_how_new_the_object_is():
+    """log( R^βe + (s r)^βi ), r being how new the end of the last edge is, wherever it stands."""
+    novelty = [[9.0, 0.25, 9.0], [9.0, 9.0, 4.0], [9.0, 9.0, 1.0]]
+    mask = [[1, 1, 0], [0, 1, 1], [1, 1, 1]]
+    log_reward = [1.0, -30.0, 0.0]
+    output = ObjectiveOutput(*[jnp.zeros(3)] * 2, None, jnp.zeros(3), jnp.asarray(novelty))
+    sibling = Sibling(extrinsic=0.5, intrinsic=2.0, scale=3.0)
+    found = sibling(output, jnp.asarray(log_reward), jnp.asarray(mask, bool))
+    new = [0.25, 4.0, 1.0]
+    expected = [
+        math.log(math.exp(0.5 * r) + (3 * n) ** 2) for r, n in zip(log_reward, new, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "remedy"),
+    [
+        (lambda: Sibling(extrinsic=0.0), "extrinsic must be > 0"),
+        (lambda: Sibling(scale=-1.0), "scale must be > 0"),
+        (lambda: LossGuided(0.0), "weight must be > 0"),
+        (lambda: Complementary(alpha=1.5), "alpha must be <= 1"),
+        (lambda: Complementary(floor=0.0), "floor must be > 0"),
+        (lambda: Complementary(floor=1.0), r"\(0, 1\)"),
+    ],
+)
+def test_impossible_rewards_of_explorers_are_refused(build, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        build()

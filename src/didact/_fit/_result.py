@@ -336,28 +336,35 @@ def _load(path: Path) -> Fit:
             return jax.tree.unflatten(structure, [arrays[f"{name}_{i}"] for i in range(count)])
 
         samples, lower, upper = tree("samples"), tree("lower"), tree("upper")
+        positions = [tree(f"mode_{k}") for k in range(len(header["modes"]))]
+        log_weights, dtypes = arrays["log_weights"], header["dtypes"]
+        _require_positions(samples, log_weights, dtypes, [lower, upper, *positions])
         template = jax.tree.map(
             lambda leaf, dtype: jax.ShapeDtypeStruct(leaf.shape[1:], dtype),
             samples,
-            jax.tree.unflatten(structure, header["dtypes"]),
+            jax.tree.unflatten(structure, dtypes),
         )
         simplex = jax.tree.unflatten(structure, header["simplex"])
         samplers = tuple(
             checkpoint.build_sampler(one, arrays, prefix=f"sampler_{i}_")
             for i, one in enumerate(header["samplers"])
         )
+        constraint = Constraint(template, (lower, upper), simplex)
+        places = [arrays.header(name).shape for name in ("location", "scale")]
+        if not samplers or {*places, *map(_shape_of, samplers)} != {(constraint.size,)}:
+            raise ValueError("its samplers do not fit its positions")
         modes = tuple(
-            {"position": tree(f"mode_{k}")}
+            {"position": position}
             | {k: v if isinstance(v, bool) else float(v) for k, v in row.items()}
-            for k, row in enumerate(header["modes"])
+            for position, row in zip(positions, header["modes"], strict=True)
         )
         return Fit(
             samples=samples,
-            log_weights=arrays["log_weights"],
+            log_weights=log_weights,
             log_z_interval=_pair(header["log_z_interval"]),
             log_z_by_seed=tuple(float(value) for value in header["log_z_by_seed"]),
             modes=modes,
-            constraint=Constraint(template, (lower, upper), simplex),
+            constraint=constraint,
             samplers=samplers,
             location=jnp.asarray(arrays["location"]),
             scale=jnp.asarray(arrays["scale"]),
@@ -367,6 +374,28 @@ def _load(path: Path) -> Fit:
             seconds=float(header["seconds"]),
             **{name: float(header[name]) for name in _NUMBERS},
         )
+
+
+def _require_positions(
+    samples: PyTree, log_weights: np.ndarray, dtypes: list[str], others: list[PyTree]
+) -> None:
+    """`ValueError` unless there is a draw for each weight; `others` are single positions."""
+    n, leaves = log_weights.size, jax.tree.leaves(samples)
+    kind = log_weights.dtype == np.float64 and log_weights.shape == (n,)
+    if not n or not kind or [str(leaf.dtype) for leaf in leaves] != dtypes:
+        raise ValueError("its weights are none, or its draws are of another type")
+    if any(leaf.shape[:1] != (n,) or leaf.dtype.kind != "f" for leaf in leaves):
+        raise ValueError("its draws are not as many as their weights")
+    shapes = [leaf.shape[1:] for leaf in leaves]
+    if any([leaf.shape for leaf in jax.tree.leaves(other)] != shapes for other in others):
+        raise ValueError("its bounds or modes do not fit its draws")
+
+
+def _shape_of(sampler: Sampler) -> tuple[int, ...]:
+    """The shape of what a sampler draws."""
+    env = sampler.environment
+    x = jax.eval_shape(lambda: env.sample_of(env.initial_state()))
+    return x.shape if isinstance(x, jax.ShapeDtypeStruct) else ()
 
 
 def _pair(values: list[float | str]) -> tuple[float, float]:

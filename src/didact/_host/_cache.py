@@ -117,8 +117,16 @@ class Cache:
         )
 
 
+_TABLES = {
+    "scores": ("CREATE TABLE scores (key PRIMARY KEY, score REAL, checksum INTEGER) WITHOUT ROWID"),
+    "about": "CREATE TABLE about (text TEXT)",
+}
+
+
 def _prepare(connection: sqlite3.Connection, about: str) -> None:
     """Make the tables of a new file; check those of an old one."""
+    # A file may hold programs too, views and triggers: none may use what can do harm.
+    connection.execute("PRAGMA trusted_schema = OFF")
     # Changes are appended beside the file, so that readers and a writer do not wait for each
     # other; where the file system does not allow it, they do.
     _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
@@ -127,14 +135,21 @@ def _prepare(connection: sqlite3.Connection, about: str) -> None:
         _patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            connection.execute(
-                "CREATE TABLE scores (key PRIMARY KEY, score REAL, checksum INTEGER) WITHOUT ROWID"
-            )
-            connection.execute("CREATE TABLE about (text TEXT)")
+            for table in _TABLES.values():
+                connection.execute(table)
             connection.execute("INSERT INTO about VALUES (?)", (about,))
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         elif version != FORMAT_VERSION:
             raise _Damaged(f"its format version is {version}")
+        else:
+            _check_tables(connection)
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
+    """Only the tables may be there: a view in place of one, or a trigger, would be a program."""
+    found = connection.execute("SELECT name, sql FROM sqlite_master LIMIT 3").fetchall()
+    if {*found} != {(name.encode(), table.encode()) for name, table in _TABLES.items()}:
+        raise _Damaged("it has other tables than those of scores")
 
 
 class _Damaged(sqlite3.DatabaseError):

@@ -5,6 +5,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ._pool import HostError
@@ -42,7 +43,8 @@ def version_of(function: Callable[..., Any], key: str | None) -> str:
 
     Comments and the layout of the text do not matter.
 
-    **Errors:** `HostError` where there is neither a key nor a program that can be read.
+    **Errors:** `HostError` where there is neither a key nor a program that can be read, or where a
+    file was edited after it was imported, so that it is not what runs.
     """
     digest = hashlib.sha256(address_of(function).encode())
     if key is not None:
@@ -54,7 +56,14 @@ def version_of(function: Callable[..., Any], key: str | None) -> str:
             f"the version of {address_of(function)} is unknown, as it is not defined at the top of "
             "a module with a file: give a cache_key, which names its version, or cache=False."
         )
+    loaded = {getattr(module, "__file__", None): module for module in [*sys.modules.values()]}
     for name, program in sorted(_programs(file, folder, function)):
+        module = loaded.get(str(folder / name))
+        if module is not None and _was_edited(module):
+            raise HostError(
+                f"{folder / name} was edited after it was imported, so that the function is not "
+                "what the file says: importlib.reload it, or start Python anew."
+            )
         digest.update(f"\0{name}\0{program}".encode())
     return digest.hexdigest()
 
@@ -63,6 +72,20 @@ def _file_of(function: Callable[..., Any]) -> Path | None:
     name = getattr(sys.modules.get(function.__module__), "__file__", None)
     file = None if name is None else Path(name).absolute()
     return file if file is not None and file.suffix == ".py" and file.is_file() else None
+
+
+def _was_edited(module: ModuleType) -> bool:
+    """Whether the file of a module has changed since Python compiled it, where that can be told:
+    the compiled file holds the second and the size of its source (PEP 552).
+    """
+    try:
+        compiled = Path(module.__cached__).read_bytes()[:16]
+        source = Path(str(module.__file__)).stat()
+    except (OSError, AttributeError, TypeError):  # not kept, or not in a file
+        return False
+    flags, second, size = (int.from_bytes(compiled[i : i + 4], "little") for i in (4, 8, 12))
+    now = int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF
+    return len(compiled) == 16 and flags == 0 and (second, size) != now
 
 
 def _programs(file: Path, folder: Path, function: Callable[..., Any]) -> Iterator[tuple[str, str]]:

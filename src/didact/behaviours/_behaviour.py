@@ -12,9 +12,19 @@ from .._types import Sample, Target, Trajectory
 from ..replay import Draw, Replay, UniformDraw
 
 
+class Chains(eqx.Module):
+    """Where Markov chains over objects have come to.
+
+    `log_reward` is -inf where a chain has not begun: it takes whatever it is offered.
+    """
+
+    x: Sample  # leading axis [B]
+    log_reward: Float[Array, " B"]
+
+
 class Agents(eqx.Module):
-    """Whom a behaviour may ask: the target, the Student, and where there are, a Teacher and a
-    buffer, with the rule by which its objects are drawn.
+    """Whom a behaviour may ask: the target, the Student, and where there are, a Teacher, a buffer,
+    with the rule by which its objects are drawn, and Markov chains.
     """
 
     target: Target
@@ -22,6 +32,7 @@ class Agents(eqx.Module):
     teacher: Sampler | None
     replay: Replay | None
     draw: Draw = UniformDraw()
+    chains: Chains | None = None
 
 
 class Proposal(eqx.Module):
@@ -30,7 +41,9 @@ class Proposal(eqx.Module):
     `fresh`: its objects are new, not drawn from the buffer. `known`: `log_reward` holds their
     reward, which otherwise must be asked for. `by_student`: drawn by the Student's own policy.
     `weight` 0 leaves a trajectory out. `collect`: its objects are put into the buffer, and what
-    is learned from is a batch of the buffer.
+    is learned from is a batch of the buffer. `log_ratio`: where chains may move to these objects,
+    the log-probability of the way back minus that of the way there; -inf where they may not, None
+    where there are no chains.
     """
 
     trajectory: Trajectory  # leading axis [B]
@@ -40,9 +53,10 @@ class Proposal(eqx.Module):
     known: Bool[Array, ""]
     by_student: Bool[Array, ""]
     collect: Bool[Array, ""]
+    log_ratio: Float[Array, " B"] | None
 
 
-Source = Literal["student", "teacher", "replay", "samples", "search"]
+Source = Literal["student", "teacher", "replay", "samples", "search", "uniform", "chains"]
 
 
 class Turn(NamedTuple):
@@ -87,8 +101,28 @@ class Behaviour(eqx.Module):
         """
 
 
+def at_rest(agents: Agents, batch_size: int) -> Float[Array, " B"] | None:
+    """The `log_ratio` of a batch to which no chain may move."""
+    return None if agents.chains is None else jnp.full(batch_size, -jnp.inf)
+
+
+def propose_forward(agents: Agents, trajectory: Trajectory, *, by_student: bool) -> Proposal:
+    """A proposal of new trajectories, whose rewards must be asked for."""
+    batch_size = trajectory.mask.shape[0]
+    return Proposal(
+        trajectory=trajectory,
+        log_reward=jnp.zeros(batch_size),
+        weight=jnp.ones(batch_size),
+        fresh=jnp.asarray(True),
+        known=jnp.asarray(False),
+        by_student=jnp.asarray(by_student),
+        collect=jnp.asarray(False),
+        log_ratio=at_rest(agents, batch_size),
+    )
+
+
 def propose_backward(
-    student: Sampler,
+    agents: Agents,
     key: PRNGKeyArray,
     x: Sample,
     *,
@@ -97,14 +131,18 @@ def propose_backward(
     fresh: bool,
     known: bool,
     axis_name: str | None,
+    log_ratio: Float[Array, " B"] | None = None,
 ) -> Proposal:
     """A proposal of given objects, with trajectories from the Student's P_B."""
+    if log_ratio is None:
+        log_ratio = at_rest(agents, log_reward.shape[0])
     return Proposal(
-        trajectory=sample_backward(student, key, x, axis_name=axis_name),
+        trajectory=sample_backward(agents.student, key, x, axis_name=axis_name),
         log_reward=log_reward,
         weight=weight,
         fresh=jnp.asarray(fresh),
         known=jnp.asarray(known),
         by_student=jnp.asarray(False),
         collect=jnp.asarray(False),
+        log_ratio=log_ratio,
     )

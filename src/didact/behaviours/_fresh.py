@@ -5,8 +5,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._checks import require
 from .._sampler import Sampler, sample_forward
-from .._types import Kernel
-from ._behaviour import Agents, Behaviour, Proposal, Turn
+from .._types import Kernel, Trajectory
+from ._behaviour import Agents, Behaviour, Proposal, Turn, propose_forward
 
 
 class OnPolicy(Behaviour):
@@ -41,7 +41,8 @@ class OnPolicy(Behaviour):
         axis_name: str | None = None,
     ) -> Proposal:
         """Roll out the Student."""
-        return _roll_out(agents.student, self, key, step, batch_size, axis_name, by_student=True)
+        trajectory = _roll_out(agents.student, self, key, step, batch_size, axis_name)
+        return propose_forward(agents, trajectory, by_student=True)
 
 
 class FromTeacher(Behaviour):
@@ -71,7 +72,8 @@ class FromTeacher(Behaviour):
         """Roll out the Teacher."""
         if agents.teacher is None:
             raise ValueError("FromTeacher needs a Teacher: give the Experiment a teacher_reward.")
-        return _roll_out(agents.teacher, self, key, step, batch_size, axis_name, by_student=False)
+        trajectory = _roll_out(agents.teacher, self, key, step, batch_size, axis_name)
+        return propose_forward(agents, trajectory, by_student=False)
 
 
 def _roll_out(
@@ -81,9 +83,7 @@ def _roll_out(
     step: Int[Array, ""],
     batch_size: int,
     axis_name: str | None,
-    *,
-    by_student: bool,
-) -> Proposal:
+) -> Trajectory:
     epsilon = exploration.epsilon
     if epsilon is not None and exploration.anneal_steps is not None:
         epsilon = epsilon * jnp.maximum(1 - step / exploration.anneal_steps, 0)
@@ -93,15 +93,7 @@ def _roll_out(
             kernel = kernel.temper(exploration.temperature)
         return kernel if epsilon is None else kernel.explore(epsilon)
 
-    return Proposal(
-        trajectory=sample_forward(sampler, key, batch_size, adjust=adjust, axis_name=axis_name),
-        log_reward=jnp.zeros(batch_size),
-        weight=jnp.ones(batch_size),
-        fresh=jnp.asarray(True),
-        known=jnp.asarray(False),
-        by_student=jnp.asarray(by_student),
-        collect=jnp.asarray(False),
-    )
+    return sample_forward(sampler, key, batch_size, adjust=adjust, axis_name=axis_name)
 
 
 def _check(exploration: OnPolicy | FromTeacher) -> None:

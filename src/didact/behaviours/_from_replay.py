@@ -32,7 +32,7 @@ class FromReplay(Behaviour):
         draw_key, walk_key = jax.random.split(key)
         x, log_reward, real = replay.sample(agents.replay, draw_key, batch_size, agents.draw)
         return propose_backward(
-            agents.student,
+            agents,
             walk_key,
             x,
             log_reward=log_reward,

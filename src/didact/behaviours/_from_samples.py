@@ -37,7 +37,7 @@ class FromSamples(Behaviour):
         x = jax.vmap(agents.target.sample)(jax.random.split(draw_key, batch_size))
         ones = jnp.ones(batch_size)
         return propose_backward(
-            agents.student,
+            agents,
             walk_key,
             x,
             log_reward=jnp.zeros_like(ones),

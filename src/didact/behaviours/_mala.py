@@ -74,7 +74,7 @@ class MALA(Behaviour):
             acceptance=self.acceptance,
         )
         return propose_backward(
-            agents.student,
+            agents,
             walk_key,
             x,
             log_reward=jnp.zeros(batch_size),

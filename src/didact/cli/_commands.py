@@ -100,8 +100,9 @@ def evaluate(options: Evaluate) -> int:
 def _load(options: Sample | Evaluate) -> "Run":
     """The run of a command, with the function that the user names."""
     from .._config import ForeignName, foreign_names
+    from .._folder import read_config
     from .._host import address_of
-    from ..run import Run, RunError, read_config
+    from ..run import Run, RunError
 
     given = {}
     if options.reward is not None:

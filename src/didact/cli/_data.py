@@ -12,7 +12,7 @@ from ._process import BadInput, note, one_line, show
 _USAGE = """Data of the tasks on strings and molecules: qm9, seh, tfbind8.
 
   didact data fetch NAME   download a data set, check it, and convert it; NAME may be all
-  didact data status       which data sets are there, and where
+  didact data status       which data sets are there, and where; exit code 2 if one is damaged
 
 They lie in the folder that DIDACT_DATA_DIR names, or else in the user's cache folder."""
 
@@ -29,7 +29,11 @@ class Fetch:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """Which data sets are there, and where."""
+    """Which data sets are there, and where.
+
+    That one is missing is no error; that one is damaged is, with exit code 2 and a line that says
+    what to do.
+    """
 
 
 def data(arguments: list[str]) -> int:
@@ -61,10 +65,12 @@ def _fetch(options: Fetch) -> int:
 def _status(_: Status) -> int:
     from .. import datasets
 
+    damaged = []
     for found in datasets.status():
         _show(found.name, found.state, found.folder)
-        if found.state == "damaged":
-            note(found.reason)
+        damaged += [found.reason] if found.state == "damaged" else []
+    if damaged:
+        raise BadInput("; ".join(damaged))
     return 0
 
 

@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._version import __version__
+from ._bench import Bench, bench
 from ._commands import Evaluate, List, Report, Sample, evaluate, listing, report, sample
+from ._compare import Compare, compare
 from ._data import data
 from ._density import train_density
 from ._parse import parse
 from ._process import BadInput, enough_memory, extras, note, show, termination, warnings
+from ._reproduce import Reproduce, reproduce
 from ._train import train
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
@@ -20,6 +23,9 @@ _COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "evaluate": (Evaluate, evaluate),
     "report": (Report, report),
     "list": (List, listing),
+    "bench": (Bench, bench),
+    "compare": (Compare, compare),
+    "reproduce": (Reproduce, reproduce),
 }
 
 _USAGE = f"""didact {__version__}: amortized samplers, taught where they are wrong.
@@ -35,6 +41,9 @@ _USAGE = f"""didact {__version__}: amortized samplers, taught where they are wro
   didact sample RUN      draw from a trained Student into .npz or .csv
   didact evaluate RUN    verdict on the trained Student
   didact report RUN      write report.html
+  didact compare RUN RUN what differs in runs, with paired differences
+  didact bench           compare methods on tasks, over seeds
+  didact reproduce grid  make the paper's tables; also diffusion, biochem, all
   didact list            all tasks, presets, environments and targets
 
 didact COMMAND --help shows the options of a command."""

@@ -12,6 +12,7 @@ from ._process import BadInput
 if TYPE_CHECKING:
     from .._experiment import Experiment
     from .._types import Target
+    from ..checkpoint import CheckpointPolicy
     from ..presets import DiscoveryTask
 
 
@@ -42,6 +43,18 @@ class Training(abc.ABC):
     """Draws of the final statistics."""
     checkpoint_seconds: float = 60.0
     """Time between checkpoints."""
+    checkpoint_steps: int | None = None
+    """Most steps between checkpoints. Default: as many as that time allows."""
+    keep_checkpoints: int = 2
+    """So many of the newest checkpoints are kept."""
+    keep_best: str | None = None
+    """Keep also the checkpoint at the evaluation that is best by this metric, as tv or elbo."""
+    skip_nonfinite: bool = False
+    """Pass over steps with a reward, loss or gradient that is not finite, and count them. Default:
+    such a step ends the training."""
+    extend: int | None = None
+    """Train on to so many steps in all; learning rates, which may follow --steps, stay as they
+    end."""
     resume: bool = False
     """Go on with the run in --out; options not given are taken from it."""
 
@@ -74,21 +87,37 @@ class Training(abc.ABC):
         for name in dict.fromkeys((*defining, *fields)):
             value = getattr(self, name)
             wanted = value is not None and (name in defining or value != fields[name].default)
-            if wanted and name != "resume":
+            if wanted and name not in ("resume", "extend"):
                 found[name] = str(value) if isinstance(value, Path) else value
         return found
+
+    def checkpoints(self) -> "CheckpointPolicy":
+        """When checkpoints are written, and which are kept."""
+        from ..checkpoint import CheckpointPolicy
+
+        return CheckpointPolicy(
+            seconds=self.checkpoint_seconds,
+            steps=self.checkpoint_steps,
+            keep=self.keep_checkpoints,
+            keep_best=self.keep_best,
+        )
 
     def check(self) -> None:
         """`BadInput` for what neither the parser nor the experiment checks."""
         least = {"seeds": 1, "seed": 0, "evaluations": 0, "draws": 2}
+        least |= {"checkpoint_steps": 1, "keep_checkpoints": 1}
         for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise BadInput(f"--{name} must be at least {bound}, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                option = name.replace("_", "-")
+                raise BadInput(f"--{option} must be at least {bound}, got {value}.")
         if not 0 <= self.checkpoint_seconds < math.inf:
             raise BadInput(
                 "--checkpoint-seconds must be at least 0 and finite, "
                 f"got {self.checkpoint_seconds}."
             )
+        if self.keep_best is not None and not self.evaluations:
+            raise BadInput("--keep-best goes by evaluations: --evaluations must be at least 1.")
         if self.seed + self.seeds > 2**31:
             raise BadInput(f"--seed must be at most 2^31 - --seeds, got {self.seed}.")
 

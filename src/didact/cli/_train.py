@@ -30,6 +30,13 @@ def train(arguments: list[str]) -> int:
 
     with one_line(ValueError):
         experiment = options.experiment(task)
+        experiment = dataclasses.replace(experiment, skip_nonfinite=options.skip_nonfinite)
+        checkpoints = options.checkpoints()
+    if options.extend is not None and options.extend < experiment.steps:
+        raise BadInput(
+            f"--extend must be at least the {experiment.steps:,} steps that the run has without "
+            f"it, got {options.extend}."
+        )
     errors = (runs.RunError, DataError, FloatingPointError, OSError)
     with stop_signals() as stop, one_line(*errors):
         run = runs.train(
@@ -37,7 +44,8 @@ def train(arguments: list[str]) -> int:
             out,
             seeds=range(options.seed, options.seed + options.seeds),
             evaluations=options.evaluations,
-            checkpoint_seconds=options.checkpoint_seconds,
+            checkpoints=checkpoints,
+            extend=options.extend,
             num_draws=options.draws,
             should_stop=lambda: stop.code != 0,
             summary=_summary(task, options),
@@ -58,6 +66,11 @@ def train(arguments: list[str]) -> int:
             f"{sum(verdict['reward_calls']):,} objects, which were set aside: see "
             f"{out / 'failures.jsonl'}."
         )
+    if any(verdict.get("skipped") or ()):
+        note(
+            f"{sum(verdict['skipped']):,} steps were passed over, as something was not finite in "
+            "them."
+        )
     show(f"Report: {out / 'report.html'}")
     return 0
 
@@ -76,11 +89,12 @@ def _options(task: str, arguments: list[str]) -> Training:
 def _summary(task: str, options: Training) -> dict[str, Any]:
     """What a run keeps of its command, and says about itself."""
     stored = options.stored()
+    extended = {} if options.extend is None else {"extend": options.extend}
     return {
         "task": task,
         "preset": options.preset,
         "title": options.title(task),
-        "command": shlex.join(["didact", "train", task, *words(stored)]),
+        "command": shlex.join(["didact", "train", task, *words(stored | extended)]),
         "options": stored,
     }
 
@@ -88,7 +102,8 @@ def _summary(task: str, options: Training) -> dict[str, Any]:
 def _stored(out: Path, task: str) -> list[str]:
     """The options that the run in a folder was made with, as words."""
     from .._config import ForeignName
-    from ..run import Run, RunError, read_config
+    from .._folder import lengths_of, read_config
+    from ..run import Run, RunError
 
     told_anew = options_of(task).told_anew
     with one_line(RunError, OSError):
@@ -108,4 +123,12 @@ def _stored(out: Path, task: str) -> list[str]:
             f"{out} holds another run (task is {summary.get('task')!r} there, {task!r} here): "
             "choose another folder with --out."
         )
-    return words({name: value for name, value in stored.items() if name not in ("out", *told_anew)})
+    stored = {name: value for name, value in stored.items() if name not in ("out", *told_anew)}
+    # What may have been changed since, from Python too.
+    with one_line(ValueError):
+        lengths = lengths_of(config)
+    if len(lengths) > 1:
+        stored["extend"] = lengths[-1]
+    if config["experiment"].get("skip_nonfinite") is True:
+        stored["skip_nonfinite"] = True
+    return words(stored)

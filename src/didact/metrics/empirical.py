@@ -147,7 +147,7 @@ def _draw(sampler: Sampler, target: Target, key: PRNGKeyArray, batch_size: int) 
     trajectory, place = _roll_out(sampler, key, batch_size)
     # The network is run on about as many rows as there are states; a few sizes are compiled.
     sizes = row_sizes(sampler.environment, batch_size)
-    rows = next(size for size in sizes if size >= int(place.count))
+    rows = next(size for size in sizes if size >= int(jnp.max(place.count)))
     return _score(sampler, target, trajectory, place, rows)
 
 

@@ -23,6 +23,7 @@ from .._sampler import Sampler
 from .._types import EnumerableEnvironment, Sample, Target
 from ..environments import Strings, StringState
 from ..targets import HostReward
+from ..targets._strings import are_digits, require_digits
 
 MAX_BYTES = 4 * 2**30
 MAX_STATES = 2**22  # about two minutes on two cores
@@ -182,7 +183,6 @@ def terminal_law(
     return reach(env, log_pf)[env.num_internal :]
 
 
-@eqx.filter_jit
 def string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array, " n"]:
     r"""log P_T of strings, exactly, without listing all of them: what leads to a string are its
     substrings, of which there are at most length·(length + 1)/2 + 1.
@@ -191,11 +191,21 @@ def string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array,
 
     over the one or two substrings that are a symbol shorter. In the precision of the network.
 
-    **Errors:** `ValueError` for an environment that is not `didact.environments.Strings`.
+    **Errors:** `ValueError` for an environment that is not `didact.environments.Strings`, and for
+    numbers that no symbol has. Inside a program of JAX's, where no error can be raised, the
+    log-probability of such a string is −∞: no sampler draws it.
     """
     env = sampler.environment
     if not isinstance(env, Strings):
         raise ValueError(f"{type(env).__name__} is no environment of strings.")
+    require_digits(x, env.num_symbols)
+    return _string_log_prob(sampler, x)
+
+
+@eqx.filter_jit
+def _string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array, " n"]:
+    env = sampler.environment
+    assert isinstance(env, Strings)
     length, append = env.length, env.num_actions - env.num_symbols
     # All substrings that are shorter, by how many symbols they have and then where they begin.
     sizes, starts = np.array([(n, i) for n in range(length) for i in range(length - n + 1)]).T
@@ -216,7 +226,7 @@ def string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array,
             if env.grows_in_front:
                 following = jnp.logaddexp(following, log_p[1:] + front)
             log_p = following
-        return log_p[0]
+        return jnp.where(are_digits(x, env.num_symbols), log_p[0], -jnp.inf)
 
     # Few strings at a time have many substrings, whose activations should fit a near cache.
     return jax.lax.map(one, jnp.asarray(x, jnp.int32), batch_size=8)

@@ -39,6 +39,12 @@ class MLPConfig(NetworkConfig):
     ) -> "MLP":
         """A freshly initialised network for an environment."""
         heads = Heads.of(environment, flow_head=flow_head, backward_head=backward_head)
+        return self.with_heads(environment, heads, key=key)
+
+    def with_heads(self, environment: Environment, heads: Heads, *, key: PRNGKeyArray) -> "MLP":
+        """A freshly initialised network that takes an environment's features, with outputs of
+        these sizes.
+        """
         features = jax.eval_shape(lambda: environment.features(environment.initial_state()))
         if not isinstance(features, jax.ShapeDtypeStruct):
             raise ValueError(

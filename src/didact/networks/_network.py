@@ -7,7 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
 
 from .._types import Environment, PolicyOutput
 
@@ -44,6 +44,23 @@ class Network(eqx.Module):
     @abc.abstractmethod
     def __call__(self, features: Any, guidance: Array | None = None) -> PolicyOutput:
         """Outputs at one state."""
+
+
+class EnsembleConfig(NetworkConfig):
+    """The shape of an `Ensemble`."""
+
+
+class Ensemble(Network):
+    """Several policies in one network, which by itself is a policy that speaks for all of them."""
+
+    @property
+    @abc.abstractmethod
+    def num_members(self) -> int:
+        """The number of policies."""
+
+    @abc.abstractmethod
+    def member(self, index: Int[Array, ""]) -> "Ensemble":
+        """One of the policies, as a network."""
 
 
 @dataclasses.dataclass(frozen=True)

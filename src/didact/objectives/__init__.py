@@ -5,6 +5,7 @@ from .._types import ObjectiveOutput as ObjectiveOutput
 from .._types import Regression as Regression
 from .._types import Scored as Scored
 from ._db import DB as DB
+from ._gafn import GAFN as GAFN
 from ._mle import MLE as MLE
 from ._regression import Huber as Huber
 from ._regression import Linex as Linex
@@ -18,6 +19,7 @@ from ._vargrad import VarGrad as VarGrad
 
 __all__ = [
     "DB",
+    "GAFN",
     "MLE",
     "TB",
     "Huber",

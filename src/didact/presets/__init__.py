@@ -11,6 +11,7 @@ from ._discovery import DISCOVERY_PRESETS as DISCOVERY_PRESETS
 from ._discovery import DISCOVERY_TASKS as DISCOVERY_TASKS
 from ._discovery import DiscoveryTask as DiscoveryTask
 from ._discovery import discovery as discovery
+from ._exploration import EXPLORATION_PRESETS as EXPLORATION_PRESETS
 from ._grid import GRID_PRESETS as GRID_PRESETS
 from ._grid import grid as grid
 
@@ -19,6 +20,7 @@ __all__ = [
     "DIFFUSION_TASKS",
     "DISCOVERY_PRESETS",
     "DISCOVERY_TASKS",
+    "EXPLORATION_PRESETS",
     "GRID_PRESETS",
     "SIZES",
     "DiscoveryTask",

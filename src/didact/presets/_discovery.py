@@ -15,7 +15,11 @@ from ..networks import NetworkConfig, SSRConfig
 from ..objectives import TB, Squared
 from ..replay import ReplayConfig, SplitDraw
 from ..teacher import DoubleLog
+from ._exploration import EXPLORATION_PRESETS, Parts, explore
 
+_LOSS = Squared(cap=5_000.0)
+_FOR_GRIDS = ("thompson", "local-search")
+"""An ensemble of the policy for strings there is not; "search-prt" has the search."""
 _SEARCHED = 8
 """Strings that each chain of a local search gives a batch, its first among them."""
 DISCOVERY_PRESETS = {
@@ -25,6 +29,7 @@ DISCOVERY_PRESETS = {
     "search-prt": "local search, back and forth, with reward-prioritised replay",
     "teacher-prt": "adaptive Teacher with reward-prioritised replay",
     "teacher-per": "adaptive Teacher with loss-prioritised replay",
+    **{name: text for name, text in EXPLORATION_PRESETS.items() if name not in _FOR_GRIDS},
 }
 """Name and one-line description of each method."""
 
@@ -99,30 +104,46 @@ def discovery(
             f"{type(target).__name__} does not say of which strings it is: give num_symbols and "
             "length."
         )
-    method, _, priority = preset.partition("-")
-    if method == "search" and batch_size % _SEARCHED:
+    if preset.startswith("search") and batch_size % _SEARCHED:
         raise ValueError(
             f"preset {preset!r} needs a batch size that is a multiple of {_SEARCHED}, got "
             f"{batch_size}: each chain proposes so many strings."
         )
-    taught, buffered = method == "teacher", bool(priority)
     optimiser = OptimiserConfig(1e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0)
+    parts: Parts = {"objective": TB(_LOSS)}
+    if preset in EXPLORATION_PRESETS:
+        own, auxiliary = OnPolicy(epsilon), FromTeacher(epsilon)
+        parts |= explore(
+            *(preset, own, auxiliary), regression=_LOSS, depth=depth, batch_size=batch_size
+        )
+    else:
+        parts |= _published(preset, epsilon, depth, batch_size)
     kind = PrependAppend if grow == "both" else Autoregressive
     return Experiment(
         environment=kind(num_symbols, length),
         target=target,
-        behaviour=_schedule(method, buffered, epsilon, depth),
-        objective=TB(Squared(cap=5_000.0)),
-        teacher_reward=DoubleLog(alpha=0.5, floor=0.0, cap=5_000.0) if taught else None,
-        replay=_replay(priority, batch_size) if buffered else None,
         network=SSRConfig(width) if network is None else network,
         optimiser=optimiser,
-        teacher_optimiser=replace(optimiser, learning_rate=5e-4) if taught else None,
+        teacher_optimiser=(
+            replace(optimiser, learning_rate=5e-4) if "teacher_reward" in parts else None
+        ),
         batch_size=batch_size,
-        steps=rounds * (2 if buffered else 1) if steps is None else steps,
+        steps=rounds * (2 if "replay" in parts else 1) if steps is None else steps,
         initial_log_z=5.0,
         count_distinct=num_symbols**length <= seen_objects.MAX_OBJECTS,
+        **parts,
     )
+
+
+def _published(preset: str, epsilon: float, depth: int, batch_size: int) -> Parts:
+    """What the paper's methods set of an experiment: a Teacher or none, a buffer or none."""
+    method, _, priority = preset.partition("-")
+    parts: Parts = {"behaviour": _schedule(method, bool(priority), epsilon, depth)}
+    if method == "teacher":
+        parts["teacher_reward"] = DoubleLog(alpha=0.5, floor=0.0, cap=_LOSS.cap)
+    if priority:
+        parts["replay"] = _replay(priority, batch_size)
+    return parts
 
 
 def _schedule(method: str, buffered: bool, epsilon: float, depth: int) -> Behaviour:

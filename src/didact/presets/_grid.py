@@ -1,13 +1,15 @@
-"""The deceptive grid, with every method of the paper's comparison that this version has."""
+"""The deceptive grid, with the methods of the paper's comparison and others."""
 
 from typing import Literal
 
 from .._experiment import Experiment
-from ..behaviours import Behaviour, Cycle, FromReplay, FromTeacher, OnPolicy
+from ..behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
 from ..environments import Hypergrid, published_backward_kernel
-from ..replay import ReplayConfig
+from ..objectives import Squared
+from ..replay import Priority, ReplayConfig
 from ..targets import DeceptiveGrid
-from ..teacher import DoubleLog
+from ..teacher import DoubleLog, OneSided
+from ._exploration import EXPLORATION_PRESETS, UNEXPLORED, Parts, explore
 
 _MOST_REPLAYED = 1_000_000
 GRID_PRESETS = {
@@ -18,6 +20,8 @@ GRID_PRESETS = {
     "teacher": "adaptive Teacher, no buffer",
     "teacher-prt": "adaptive Teacher with reward-prioritised replay",
     "teacher-per": "adaptive Teacher with replay prioritised by the Teacher's reward",
+    "one-sided": "our own Teacher: under-sampling times reward, which also orders the buffer",
+    **EXPLORATION_PRESETS,
 }
 """Name and one-line description of each method."""
 
@@ -41,38 +45,74 @@ def grid(
     this size and method); `epsilon`, `temperature`: exploration of Student and Teacher;
     `published_backward`: score P_B as the published code does.
 
-    **Errors:** `ValueError` for an unknown preset or a size below the smallest grid.
+    **Errors:** `ValueError` for an unknown preset, a size below the smallest grid, or what a method
+    cannot have.
 
-    Source: Kim et al. (2025), section 5.1. Known divergence: the published code scores P_B
-    at border cells as if they had parents that they do not have, which moves its fixed
-    point; `published_backward=True` reproduces that.
+    Source: Kim et al. (2025), section 5.1; the documentation of methods names those of the other
+    presets. Known divergence: the published code scores P_B at border cells as if they had parents
+    that they do not have, which moves its fixed point; `published_backward=True` reproduces that.
     """
     if preset not in GRID_PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose from {', '.join(GRID_PRESETS)}.")
-    environment = Hypergrid(dim, side)
-    method, _, priority = preset.partition("-")
-    if method == "eps" and epsilon is None:
+    if preset in UNEXPLORED and (epsilon, temperature) != (None, None):
+        raise ValueError(
+            f"preset {preset!r} explores in its own way: leave epsilon and temperature out."
+        )
+    environment, target = Hypergrid(dim, side), DeceptiveGrid(dim, side, convention)
+    if preset == "eps" and epsilon is None:
         epsilon = 0.01
-    own = OnPolicy(epsilon, temperature)
-    by_teacher = FromTeacher(epsilon, temperature)
-    replayed = FromReplay()
-    schedules: dict[tuple[bool, bool], tuple[Behaviour, ...]] = {
-        (False, False): (own,),
-        (False, True): (own, replayed),
-        (True, False): (own, own, by_teacher, by_teacher),
-        (True, True): (own, replayed, by_teacher, replayed),
-    }
-    taught, buffered = method == "teacher", bool(priority)
+    own, by_teacher = OnPolicy(epsilon, temperature), FromTeacher(epsilon, temperature)
+    if preset in EXPLORATION_PRESETS:
+        # Half of a way whose length is half that of the longest.
+        depth = max(environment.num_steps // 4, 1)
+        parts = explore(
+            *(preset, own, by_teacher), regression=Squared(), depth=depth, batch_size=batch_size
+        )
+    else:
+        parts = _published(preset, own, by_teacher, target, batch_size)
+    buffered = "replay" in parts
     return Experiment(
         environment=environment,
-        target=DeceptiveGrid(dim, side, convention),
-        behaviour=Cycle(schedules[taught, buffered]),
-        teacher_reward=DoubleLog() if taught else None,
-        replay=_replay(taught, priority, dim, side, batch_size) if buffered else None,
+        target=target,
         batch_size=batch_size,
         steps=paper_steps(dim, side, buffered=buffered) if steps is None else steps,
         backward_scoring=published_backward_kernel if published_backward else None,
+        **parts,
     )
+
+
+def _published(
+    preset: str,
+    own: OnPolicy,
+    by_teacher: FromTeacher,
+    target: DeceptiveGrid,
+    batch_size: int,
+) -> Parts:
+    """What the paper's methods set of an experiment: a Teacher or none, a buffer or none; and what
+    our own does, whose buffer holds all objects, in the order of their latest reward.
+    """
+    method, _, priority = preset.partition("-")
+    taught, by_ours = method in ("teacher", "one"), preset == "one-sided"
+    turns = (own, own, by_teacher, by_teacher) if taught else (own,)
+    parts: Parts = {}
+    if priority:
+        replayed = FromReplay()
+        turns = (own, replayed, by_teacher, replayed) if taught else (own, replayed)
+        # Without a Teacher, rank by what its reward would be: a monotone function of this loss.
+        by_error: Priority = "teacher" if taught else "loss"
+        order: Priority = "reward" if priority == "prt" else by_error
+        inner = target.side - 1
+        tenth = (inner + target.dim) * inner ** (target.dim - 1) // 10
+        capacity = target.num_terminal_states if by_ours else tenth
+        parts["replay"] = ReplayConfig(
+            capacity=max(min(capacity, _MOST_REPLAYED), batch_size),
+            priority="teacher-reward" if by_ours else order,
+            refresh=by_ours,
+            asymmetry=19.0,
+        )
+    if taught:
+        parts["teacher_reward"] = OneSided() if by_ours else DoubleLog()
+    return parts | {"behaviour": Cycle(turns)}
 
 
 def paper_steps(dim: int, side: int, *, buffered: bool) -> int:
@@ -85,15 +125,3 @@ def paper_steps(dim: int, side: int, *, buffered: bool) -> int:
     if dim == 4 and side > 16:
         base = 16_000
     return base * 3 // 2 * (2 if buffered else 1)
-
-
-def _replay(taught: bool, priority: str, dim: int, side: int, batch_size: int) -> ReplayConfig:
-    """A tenth of the published bound on the number of terminal states, within what is useful."""
-    capacity = min((side - 1 + dim) * (side - 1) ** (dim - 1) // 10, _MOST_REPLAYED)
-    # Without a Teacher, rank by what its reward would be: a monotone function of this loss.
-    by_error = "teacher" if taught else "loss"
-    return ReplayConfig(
-        capacity=max(capacity, batch_size),
-        priority="reward" if priority == "prt" else by_error,
-        asymmetry=19.0,
-    )

@@ -12,11 +12,25 @@ from anywhere.
 - `_page`, `_metrics`, `_parts`, `_appendix`, `_html`, `style.css`: the page.
 - `_vectors_*`, `_strings_*`: the same for real vectors and for strings, which have other pictures.
 - `_fit_page`: the page of a fit, from what the fit hands over.
+- `_bench_page`, `_bench_figures`: the page of a comparison, from what that hands over.
 - `_write`: puts the page and the figures on disk.
 """
 
+from ._bench_figures import Chart
+from ._bench_page import Chapter, Comparison, Table, write_comparison
 from ._fit_page import FitData, write_fit
 from ._read import RunData
-from ._write import write
+from ._write import save, write
 
-__all__ = ["FitData", "RunData", "write", "write_fit"]
+__all__ = [
+    "Chapter",
+    "Chart",
+    "Comparison",
+    "FitData",
+    "RunData",
+    "Table",
+    "save",
+    "write",
+    "write_comparison",
+    "write_fit",
+]

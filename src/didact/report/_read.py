@@ -1,20 +1,21 @@
-"""Read a run folder. Only `config.json` must be there and sound; the rest may be missing."""
+"""Read a run folder. Only `config.json` must be there and sound; the rest may be missing.
 
-import json
+Of what a stranger's folder holds no more is read than any run writes.
+"""
+
 import math
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, cast
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from .._archive import Archive
 from .._config import foreign_names
-from .._files import read_object
+from .._files import in_short, open_to_read, read_lines, read_object
+from .._json import parse
 
 Record: TypeAlias = Mapping[str, object]
 Floats: TypeAlias = NDArray[np.float64]
@@ -24,7 +25,10 @@ FORMAT_VERSION = 1
 MAX_FRAMES = 25
 """With more evaluations than 24, snapshots are left out between the first and the last."""
 _MAX_FOUND_BYTES, _MAX_FOUND, _MAX_TEXT, _MAX_SYMBOLS = 2**22, 100, 500, 1000
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_MAX_ROWS, _MAX_SEEDS = 10_000, 1024
+_MAX_POINTS, _MAX_PANELS, _MAX_CELLS, _MAX_FRAME_CELLS = 2**18, 64, 2**22, 2**24
+"""Of a picture, as many as states that can be listed; and of all of them together."""
+_UNREADABLE = (OSError, ValueError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -284,7 +288,7 @@ def values(record: Record, key: str) -> Floats:
     """The numbers at `key`, one per seed; NaN where null or not a number."""
     entry = record.get(key)
     entries = cast(list[object], entry) if isinstance(entry, list) else [entry]
-    return np.array([_as_float(e) for e in entries], dtype=np.float64)
+    return np.array([_as_float(e) for e in entries[:_MAX_SEEDS]], dtype=np.float64)
 
 
 def series(records: Iterable[Record], key: str, by: str = "reward_calls") -> tuple[Floats, Floats]:
@@ -308,7 +312,8 @@ def _as_float(entry: object) -> float:
             number = float(entry)
         except OverflowError:
             return math.nan
-        return number if math.isfinite(number) else math.nan
+        # Beyond, squares overflow; NaN is not below either.
+        return number if abs(number) < 1e100 else math.nan
     return math.nan
 
 
@@ -322,12 +327,13 @@ def _read_config(path: Path) -> Record:
         config = read_object(path)
     except _UNREADABLE as error:
         raise ValueError(
-            f"{path}: not a readable configuration ({error}); restore it from a copy or train again"
+            f"{path}: not a readable configuration ({in_short(error)}); restore it from a copy or "
+            + "train again"
         ) from error
     version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {version!r}, this version of didact reads "
+            f"{path}: format_version is {repr(version)[:40]}, this version of didact reads "
             + f"{FORMAT_VERSION}; use the version that wrote it (`didact_version` in the file)"
         )
     return config
@@ -335,29 +341,37 @@ def _read_config(path: Path) -> Record:
 
 def _read_lines(path: Path, notes: list[str]) -> list[Record]:
     """The objects of a file with one on each line; broken lines are counted, not fatal."""
+    records: list[Record] = []
+    broken, last_is_broken = 0, False
     try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        for line in read_lines(path):
+            if not line.strip():
+                continue
+            record = _record(line)
+            broken, last_is_broken = broken + (record is None), record is None
+            if record is not None:
+                records.append(record)
+            if len(records) > _MAX_ROWS:
+                raise ValueError(f"it has more than {_MAX_ROWS:,} rows")
     except OSError:
         notes.append("metrics.jsonl is missing: there are no curves of the training.")
-        return []
-    records: list[Record] = []
-    broken = 0
-    for index, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            content = cast(object, json.loads(line))
-        except (ValueError, RecursionError):
-            content = None
-        if isinstance(content, dict):
-            records.append(cast(Record, content))
-        elif index == len(lines) - 1:
-            notes.append("The last line of metrics.jsonl is cut off and was ignored.")
-        else:
-            broken += 1
+    except ValueError:
+        notes.append("metrics.jsonl is longer than a run writes it: its end was ignored.")
+    if last_is_broken:
+        notes.append("The last line of metrics.jsonl is cut off and was ignored.")
+        broken -= 1
     if broken:
         notes.append(f"{broken} unreadable line(s) of metrics.jsonl were ignored.")
     return records
+
+
+def _record(line: bytes) -> Record | None:
+    """The object that a line holds; None if it is broken."""
+    try:
+        content = cast(object, parse(line))
+    except ValueError:
+        return None
+    return cast(Record, content) if isinstance(content, dict) else None
 
 
 def _read_final(
@@ -427,11 +441,12 @@ def _foreign(config: Record) -> tuple[str, ...]:
 
 def _read_target(path: Path, notes: list[str]) -> TargetPicture | None:
     try:
-        arrays = _arrays(path)
+        names = ("target", "modes", "pairs", "extent", "density", "source")
+        arrays = _arrays(path, *names)
         panels = _panels(arrays["target"])
         marginal = arrays["target"].ndim == 3
         modes = np.asarray(arrays["modes"], dtype=np.bool_) if "modes" in arrays else None
-        listed = np.asarray(arrays["pairs"], dtype=np.int64) if "pairs" in arrays else None
+        listed = _whole(arrays["pairs"]).reshape(-1, 2) if "pairs" in arrays else [(0, 1)]
         extent = _extent(arrays["extent"], panels) if "extent" in arrays else None
         density = _panels(arrays["density"])[0] if "density" in arrays else None
         source = str(arrays["source"]) if "source" in arrays else ""
@@ -442,7 +457,7 @@ def _read_target(path: Path, notes: list[str]) -> TargetPicture | None:
         return None
     if modes is not None and (panels.ndim != 3 or modes.shape != panels.shape[1:]):
         modes = None
-    pairs = [(0, 1)] if listed is None else [(int(p[0]), int(p[1])) for p in listed.reshape(-1, 2)]
+    pairs = [(int(pair[0]), int(pair[1])) for pair in listed[: len(panels)]]
     pairs += [(0, 1)] * (panels.shape[0] - len(pairs))
     return TargetPicture(panels, modes, tuple(pairs), marginal, extent, density, source)
 
@@ -459,10 +474,11 @@ def _extent(array: NDArray[np.generic], panels: Floats) -> Floats:
 
 def _read_diagnostics(path: Path, notes: list[str]) -> Diagnostics | None:
     try:
-        arrays = _arrays(path)
+        names = ("coordinates", "x", "log_weight", "target_x", "backward_log_weight")
+        arrays = _arrays(path, "format_version", *names, most=_MAX_POINTS)
         if int(arrays["format_version"]) != FORMAT_VERSION:
             raise ValueError("of another format")
-        coordinates = tuple(int(c) for c in np.asarray(arrays["coordinates"], np.int64).ravel())
+        coordinates = tuple(int(c) for c in _whole(arrays["coordinates"]).ravel())
         found = Diagnostics(
             coordinates,
             x=_points(arrays["x"], len(coordinates)),
@@ -541,13 +557,22 @@ def _points(array: NDArray[np.generic], coordinates: int) -> Floats:
     return np.asarray(array, dtype=np.float64).reshape(-1, coordinates)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """All arrays of an npz file; nothing in it is executed."""
-    with path.open("rb") as file:
-        loaded = cast(object, np.load(file, allow_pickle=False))
-        if not isinstance(loaded, NpzFile):
-            raise ValueError("it holds no named arrays")
-        return {name: loaded[name] for name in loaded.files}
+def _arrays(path: Path, *names: str, most: int = _MAX_CELLS) -> dict[str, NDArray[np.generic]]:
+    """Those arrays of an npz file that are there, of so many numbers each at most; nothing in it is
+    executed.
+    """
+    with open_to_read(path) as file:
+        archive = Archive(file)
+        there = [name for name in names if name in archive]
+        if any(math.prod(archive.header(name).shape) > most for name in there):
+            raise ValueError("it holds more numbers than a run writes")
+        return {name: archive[name] for name in there}
+
+
+def _whole(array: NDArray[np.generic]) -> NDArray[np.int64]:
+    if array.dtype.kind not in "iu":
+        raise ValueError("not whole numbers")
+    return array.astype(np.int64)
 
 
 def _panels(array: NDArray[np.generic]) -> Floats:
@@ -555,24 +580,36 @@ def _panels(array: NDArray[np.generic]) -> Floats:
     panels = np.nan_to_num(np.asarray(array, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if panels.ndim not in (1, 2, 3) or panels.size == 0:
         raise ValueError("not a density over cells")
-    return panels if panels.ndim == 3 else panels[None]
+    panels = panels if panels.ndim == 3 else panels[None]
+    if len(panels) > _MAX_PANELS:
+        raise ValueError("more pictures than there are pairs")
+    return panels
 
 
 def _read_snapshots(folder: Path, target: Floats | None, notes: list[str]) -> Iterable[Snapshot]:
-    """At most `MAX_FRAMES` snapshots, evenly spread, the first and the last among them."""
-    paths = sorted(p for p in folder.glob("*.npz") if p.stem.isdecimal())
-    keep = np.unique(np.linspace(0, len(paths) - 1, min(MAX_FRAMES, len(paths))).round())
+    """At most `MAX_FRAMES` snapshots, evenly spread, the first and the last among them; fewer where
+    they are large.
+    """
+    paths = sorted(p for p in folder.glob("*.npz") if p.stem.isascii() and p.stem.isdecimal())
+    frames = (
+        MAX_FRAMES if target is None else max(2, min(MAX_FRAMES, _MAX_FRAME_CELLS // target.size))
+    )
+    left = 2 * _MAX_FRAME_CELLS
+    keep = np.unique(np.linspace(0, len(paths) - 1, min(frames, len(paths))).round())
     unreadable = 0
     for path in (paths[int(i)] for i in keep):
         try:
-            arrays = _arrays(path)
+            arrays = _arrays(path, "student", "teacher")
             student = _panels(arrays["student"])
             teacher = _panels(arrays["teacher"]) if "teacher" in arrays else None
         except _UNREADABLE:
             unreadable += 1
             continue
         expected = student.shape if target is None else target.shape
-        if student.shape == expected and (teacher is None or teacher.shape == expected):
+        left -= student.size * (1 if teacher is None else 2)
+        if left < 0:
+            unreadable += 1
+        elif student.shape == expected and (teacher is None or teacher.shape == expected):
             yield Snapshot(int(path.stem), student, teacher)
         else:
             unreadable += 1

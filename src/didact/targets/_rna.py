@@ -12,7 +12,15 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Float64, Int, Int32, Int64, Integer
 
 from ._duplex import LETTERS, Duplex, import_vienna, loop_energies
-from ._strings import LEAST_VALUE, RewardLaw, StringTarget, require_strings, strings_of
+from ._strings import (
+    LEAST_VALUE,
+    RewardLaw,
+    StringTarget,
+    are_digits,
+    require_digits,
+    require_strings,
+    strings_of,
+)
 
 Strings = Integer[Array | np.ndarray, "*batch length"]
 _LENGTH = 14
@@ -101,9 +109,8 @@ class L14RNA(StringTarget):
         **Errors:** `ValueError` for digits other than 0 to 3, or another number of them than 14.
         """
         require_strings(x, _LENGTH)
+        require_digits(x, len(LETTERS))
         digits = np.reshape(np.asarray(x), (-1, _LENGTH))
-        if not np.all((digits >= 0) & (digits < len(LETTERS))):
-            raise ValueError(f"the digits of strings are 0 to {len(LETTERS) - 1}.")
         return self._duplex().energies(digits).reshape(np.shape(x)[:-1]) / 100
 
     def value(self, x: Strings) -> Float[Array, "*batch"]:
@@ -113,7 +120,8 @@ class L14RNA(StringTarget):
             return jnp.asarray(100 * self.energy(x) / self._unit, dtype)
         require_strings(x, _LENGTH)
         energies = jax.vmap(self._duplex().energy)(x.reshape(-1, _LENGTH))
-        return energies.reshape(x.shape[:-1]).astype(dtype) / self._unit
+        values = energies.reshape(x.shape[:-1]).astype(dtype) / self._unit
+        return jnp.where(are_digits(x, len(LETTERS)), values, jnp.nan)
 
     def histogram(
         self, start: int = 0, stop: int = len(LETTERS) ** _LENGTH

@@ -13,7 +13,16 @@ from .. import datasets
 from .._blocks import Blocks
 from ..datasets import _trees
 from ._continuous import constant
-from ._strings import LEAST_VALUE, Facts, RewardLaw, StringTarget, facts_of, require_strings
+from ._strings import (
+    LEAST_VALUE,
+    Facts,
+    RewardLaw,
+    StringTarget,
+    are_digits,
+    facts_of,
+    require_digits,
+    require_strings,
+)
 
 _MAX_VALUE = 7.033253064721925
 _BETA, _MAX_REWARD = 6.0, 10.0
@@ -93,6 +102,7 @@ class SEH(StringTarget):
     def value(self, x: Integer[Array | np.ndarray, "*batch length"]) -> Float[Array, "*batch"]:
         """v of strings, given by the numbers of their blocks. In float32 to 1e-5."""
         require_strings(x, self.length)
+        require_digits(x, self.num_symbols)
         words = self.words.at[jnp.arange(self.length), x].get(mode="clip")
         every = np.uint32(2**32 - 1)
         common = lax.reduce(words, every, lax.bitwise_and, (words.ndim - 2,))
@@ -100,7 +110,8 @@ class SEH(StringTarget):
         leaf = lax.population_count(common - 1).astype(jnp.int32)
         trees = jnp.arange(leaf.shape[-1])
         found = self.leaf_values.at[trees, leaf].get(mode="promise_in_bounds")
-        return jnp.sum(found, axis=-1) + self.baseline
+        value = jnp.sum(found, axis=-1) + self.baseline
+        return jnp.where(are_digits(x, self.num_symbols), value, jnp.nan)
 
     def table(self) -> Float64[np.ndarray, " states"]:
         """v of all strings in the order of their numbers, on the host, in float64.

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64, Int, Int32, Integer
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Float64, Int, Int32, Integer
 
 from .. import datasets
 from .._blocks import Blocks
@@ -80,6 +81,10 @@ class StringTarget(Target):
 
     A string is the vector of its digits, int32 [length]; its number is that with these digits in
     base `num_symbols`, the first of them counting most.
+
+    **Errors:** `ValueError` from every method for digits that no letter has. Inside a program of
+    JAX's, where no error can be raised, the value of such a string and its log R are NaN, at which
+    training stops, and it is no mode.
     """
 
     beta: eqx.AbstractVar[float]
@@ -132,10 +137,12 @@ class StringTarget(Target):
     def mode_index(self, x: Int[Array, " length"]) -> Int[Array, ""]:
         """Number of the mode that x is, in the order of the strings; -1 if it is none."""
         require_string(x, self.length)
+        require_digits(x, self.num_symbols)
         number = number_of(x, self.num_symbols)
         place = jnp.searchsorted(self.mode_numbers, number).astype(jnp.int32)
         place = jnp.minimum(place, self.num_modes - 1)
-        return jnp.where(self.mode_numbers[place] == number, place, -1)
+        found = (self.mode_numbers[place] == number) & are_digits(x, self.num_symbols)
+        return jnp.where(found, place, -1)
 
 
 def require_string(x: Int[Array, "..."], length: int) -> None:
@@ -148,6 +155,27 @@ def require_strings(x: Integer[Array | np.ndarray, "..."], length: int) -> None:
     """`ValueError` unless the last axis of x is that of strings."""
     if jnp.shape(x)[-1:] != (length,):
         raise ValueError(f"strings must have {length} digits, got an array of {jnp.shape(x)}.")
+
+
+def require_digits(x: Integer[Array | np.ndarray, "..."], num_symbols: int) -> None:
+    """`ValueError` for digits that no letter has. In a program of JAX's nobody can look at them:
+    there `are_digits` tells.
+    """
+    if isinstance(x, Tracer):
+        return
+    digits = np.asarray(x)
+    if digits.size and not (digits.min() >= 0 and digits.max() < num_symbols):
+        raise ValueError(
+            f"the digits of strings are 0 to {num_symbols - 1}, got {digits.min()} to "
+            f"{digits.max()}."
+        )
+
+
+def are_digits(
+    x: Integer[Array | np.ndarray, "*batch length"], num_symbols: int
+) -> Bool[Array, "*batch"]:
+    """Whether all digits of strings are those of letters."""
+    return jnp.all((x >= 0) & (x < num_symbols), axis=-1)
 
 
 def strings_of(
@@ -202,4 +230,6 @@ class TableTarget(StringTarget):
     def value(self, x: Integer[Array | np.ndarray, "*batch length"]) -> Float[Array, "*batch"]:
         """v of strings, given by their digits."""
         require_strings(x, self.length)
-        return self.values.at[number_of(x, self.num_symbols)].get(mode="clip")
+        require_digits(x, self.num_symbols)
+        values = self.values.at[number_of(x, self.num_symbols)].get(mode="clip")
+        return jnp.where(are_digits(x, self.num_symbols), values, jnp.nan)

@@ -1,16 +1,12 @@
-r"""Teacher rewards: where the Student's loss is high.
-
-Each maps the Student's detached residual δ (δ > 0: the Student draws the trajectory too
-rarely) to log R_T, all with the asymmetric weight w(δ) = 1 + C·1[δ > 0].
-Source: Kim et al., "Adaptive teachers for amortized samplers", ICLR 2025.
-"""
+"""The published Teacher's reward."""
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ._checks import require
-from ._types import ObjectiveOutput, TeacherReward
+from .._checks import require
+from .._types import ObjectiveOutput, TeacherReward
+from ._weight import asymmetric_weight
 
 
 class DoubleLog(TeacherReward):
@@ -62,60 +58,8 @@ class DoubleLog(TeacherReward):
         error = self.scale * jnp.square(residual)
         if self.cap is not None:
             error = jnp.minimum(error, self.cap)
-        error = _weight(residual, self.asymmetry) * error
+        error = asymmetric_weight(residual, self.asymmetry) * error
         if self.threshold is not None:
             error = jnp.where(log_reward < self.threshold, 1e-12, error)
         # log1p keeps the small errors of a converged Student apart in float32.
         return jnp.log1p(self.eta + error)
-
-
-class Plain(TeacherReward):
-    r"""$\log R_T = \log(\eta + w(\delta)\,\delta^2) + \alpha \log R$."""
-
-    eta: float = 1e-3
-    asymmetry: float = 19.0
-    alpha: float = 0.0
-
-    def __check_init__(self):
-        require("eta", self.eta, above=0)
-        require("asymmetry", self.asymmetry, at_least=0)
-
-    def __call__(
-        self,
-        output: ObjectiveOutput,
-        log_reward: Float[Array, " B"],
-        mask: Bool[Array, "B T"],
-    ) -> Float[Array, " B"]:
-        """log R_T of each trajectory."""
-        error = _weight(output.residual, self.asymmetry) * jnp.square(output.residual)
-        return jnp.log(self.eta + error) + self.alpha * log_reward
-
-
-class OneSided(TeacherReward):
-    r"""$\log R_T = \log(\eta + \max(\delta, 0)) + \alpha \log R$.
-
-    Only under-sampling attracts the Teacher; with α = 1 it prefers what is both missed and
-    worth having. Not in the paper.
-    """
-
-    eta: float = 1e-2
-    alpha: float = 1.0
-
-    def __check_init__(self):
-        require("eta", self.eta, above=0)
-
-    def __call__(
-        self,
-        output: ObjectiveOutput,
-        log_reward: Float[Array, " B"],
-        mask: Bool[Array, "B T"],
-    ) -> Float[Array, " B"]:
-        """log R_T of each trajectory."""
-        return jnp.log(self.eta + jnp.maximum(output.residual, 0)) + self.alpha * log_reward
-
-
-def _weight(residual: Array, asymmetry: Float[Array, ""] | float) -> Array:
-    return 1 + asymmetry * (residual > 0)
-
-
-__all__ = ["DoubleLog", "OneSided", "Plain", "TeacherReward"]
