@@ -4,7 +4,10 @@ Shapes and types of every function of the package are checked while the tests ru
 beartype). Compiled programs are kept below pytest's cache, so that a second run is quicker.
 """
 
+import gc
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX_PLATFORMS=cuda runs the tests on a GPU
@@ -16,6 +19,8 @@ import pytest
 from jaxtyping import Array, Key, install_import_hook
 
 install_import_hook("didact", "beartype.beartype")
+
+MOST_AREAS = 25_000
 
 # Compilation takes longer than Hypothesis allows an example; and a test means the same each time.
 hypothesis.settings.register_profile("didact", deadline=None, derandomize=True, database=None)
@@ -49,6 +54,20 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Lets go of compiled programs before a process has too many of them.
+
+    Each takes some areas of memory, of which Linux allows a process 65,530: beyond, JAX crashes.
+    What is needed again comes from the folder of compiled programs.
+    """
+    yield
+    areas = Path("/proc/self/maps")
+    if areas.exists() and areas.read_bytes().count(b"\n") > MOST_AREAS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

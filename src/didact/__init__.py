@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import replay as replay
     from . import targets as targets
     from . import teacher as teacher
+    from . import testing as testing
     from ._constraints import Constraint as Constraint
     from ._experiment import Experiment as Experiment
     from ._experiment import OptimiserConfig as OptimiserConfig
@@ -79,6 +80,7 @@ __all__ = [
     "step",
     "targets",
     "teacher",
+    "testing",
     "tell",
     "train",
     "train_chunk",

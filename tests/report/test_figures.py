@@ -100,6 +100,21 @@ def test_cells_without_objects_are_hatched_and_explained() -> None:
     assert np.ptp(image[-1, 0, :3]) > 0.05
 
 
+def test_cells_that_are_scattered_are_no_thousand_shapes() -> None:
+    """They would take minutes to draw."""
+    void = np.indices((200, 200)).sum(axis=0) % 2 == 0
+    drawn = figures.mode_map(void, ~void, (0, 1), void)
+    assert not drawn.axes[0].collections
+    _, grey = drawn.axes[0].images
+    assert (grey.get_array().mask == ~void.T).all()
+    assert [t.get_text() for t in drawn.legends[0].get_texts()] == ["no object"]
+    void = np.zeros((200, 200), dtype=np.bool_)
+    void[50:, 20:80] = True
+    (hatched,) = figures.mode_map(~void, ~void, (0, 1), void).axes[0].collections[1:]
+    assert len(hatched.get_paths()) == 150
+    assert hatched.get_paths()[-1].get_extents().bounds == (198.5, 19.5, 1, 60)
+
+
 def test_counts_have_whole_ticks() -> None:
     x, y = np.arange(1.0, 4.0), np.array([[0.0], [1.0], [2.0]])
     (ax,) = figures.curves([Line("a", x, y, figures.BLUE)], "modes", whole=True).axes

@@ -8,6 +8,7 @@ viridis and cividis for densities; blue–white–orange, centred at "right", fo
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -47,6 +48,8 @@ RATIO_BOUND = 3.0
 DIFFERENCE_BOUND = 0.5
 """Differences are shown up to half of the target's largest probability."""
 _MAX_PIXELS = 256
+_MAX_LINES, _MAX_BARS = 20_000, 1_000
+"""More outlines cannot be seen, and more hatched bars take too long."""
 DPI = 170
 
 
@@ -354,23 +357,36 @@ def _thousands(value: float, _: int | None = None) -> str:
 
 
 def _outline(ax: Axes, mask: Bools) -> None:
-    """Draw the border of the cells of `mask` (rows = horizontal coordinate)."""
+    """Draw the border of the cells of `mask` (rows = horizontal coordinate), where there are few
+    enough for lines to be seen.
+    """
     padded = np.pad(mask, 1)
-    x, y = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
-    upright = [((i - 0.5, j - 0.5), (i - 0.5, j + 0.5)) for i, j in zip(x, y, strict=True)]
-    x, y = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
-    level = [((i - 0.5, j - 0.5), (i + 0.5, j - 0.5)) for i, j in zip(x, y, strict=True)]
-    ax.add_collection(LineCollection(upright + level, colors="black", linewidths=0.9))
+    across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]) - 0.5
+    along = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]) - 0.5
+    if len(across) + len(along) > _MAX_LINES:
+        return
+    lines = [np.stack([at, at + step], axis=1) for at, step in ((across, (0, 1)), (along, (1, 0)))]
+    ax.add_collection(LineCollection(list(np.concatenate(lines)), colors="black", linewidths=0.9))
 
 
 def _hatch(ax: Axes, void: Bools | None) -> None:
-    """Hatch the cells of `void`, and say what that means."""
+    """Hatch the cells of `void`, or where they are scattered make them grey, and say what that
+    means.
+    """
     if void is None or not void.any():
         return
-    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
-    cells = np.argwhere(void)[:, None] + corners
-    look = {"facecolor": PALE, "edgecolor": GREY, "linewidth": 0.0, "hatch": "//////"}
-    ax.add_collection(PolyCollection(list(cells), **look))
+    padded = np.pad(void, ((0, 0), (1, 1)))
+    first = np.argwhere(padded[:, 1:] & ~padded[:, :-1])
+    last = np.argwhere(padded[:, :-1] & ~padded[:, 1:]) - np.array([0, 1])
+    look: dict[str, Any] = {"facecolor": PALE, "edgecolor": GREY, "linewidth": 0.0}
+    if len(first) <= _MAX_BARS:  # cells one above the other are one bar
+        look["hatch"] = "//////"
+        across, along = np.array([0.5, -0.5]), np.array([-0.5, 0.5])
+        corners = np.stack([first - 0.5, first + across, last + 0.5, last + along], axis=1)
+        ax.add_collection(PolyCollection(list(corners), **look))
+    else:
+        cells = np.ma.masked_array(void, ~void)
+        ax.imshow(cells.T, origin="lower", cmap=ListedColormap([PALE]))
     ax.figure.legend(
         handles=[Patch(label="no object", **look)],
         loc="outside upper right",

@@ -2,10 +2,9 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
-from .._types import Scored
 from ._graph import Graph, Paths, Table
 
 
@@ -46,22 +45,34 @@ class Problem:
         log_flow = np.append(random.normal(size=self.law.num_internal), self.log_reward)
         return Point(log_pf, self.log_pb, log_flow, float(random.normal()))
 
-    def scored(self, point: Point, paths: Paths, *, flow: bool) -> Scored:
+    def batch(self, point: Point, paths: Paths) -> "Batch":
         """Trajectories as an objective sees them."""
-        source, mask = paths.states[:, :-1], paths.mask
+        mask = paths.mask
         # On padding the source is no internal state where the trajectory has ended.
-        source = np.where(mask, source, 0)
+        source = np.where(mask, paths.states[:, :-1], 0)
         ends = paths.states[:, -1] - self.law.num_internal
-        float_ = jnp.result_type(float)
-        return Scored(
-            log_pf=jnp.asarray(np.where(mask, point.log_pf[source, paths.actions], 0), float_),
-            log_pb=jnp.asarray(np.where(mask, point.log_pb[source, paths.actions], 0), float_),
-            log_flow=jnp.asarray(point.log_flow[paths.states], float_) if flow else None,
-            log_z=jnp.asarray(point.log_z, float_),
-            log_reward=jnp.asarray(self.log_reward[ends], float_),
-            mask=jnp.asarray(mask),
-            weight=jnp.ones(len(mask), float_),
+        return Batch(
+            log_pf=np.where(mask, point.log_pf[source, paths.actions], 0),
+            log_pb=np.where(mask, point.log_pb[source, paths.actions], 0),
+            log_flow=point.log_flow[paths.states],
+            log_z=point.log_z,
+            log_reward=self.log_reward[ends],
+            mask=mask,
+            weight=np.ones(len(mask)),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What `Scored` holds, in NumPy: to be changed without compiling anything."""
+
+    log_pf: Table  # [B, T]
+    log_pb: Table
+    log_flow: Table  # [B, T+1]
+    log_z: float
+    log_reward: Table  # [B]
+    mask: NDArray[np.bool_]  # [B, T]
+    weight: Table  # [B]
 
 
 def problem(law: Graph, random: np.random.Generator) -> Problem:

@@ -96,10 +96,11 @@ def check_trajectories(
     fault = fault_at(~found.ends, lambda b: f"{of(b)} does not end in a terminal state", unit)
     ledger.holds(PATHS, fault)
     length, place = mask.sum(axis=1, keepdims=True), np.arange(mask.shape[1])
-    at_end = np.all(mask == (place < length), axis=1)
-    at_front = np.all(mask == (place >= mask.shape[1] - length), axis=1)
+    at_end, at_front = (
+        np.all(mask == real, axis=1) for real in (place < length, place >= mask.shape[1] - length)
+    )
     fault = fault_at(
-        np.logical_not(at_end | at_front),
+        ~np.logical_or(at_end, at_front),
         lambda b: f"{of(b)} has the mask {mask[b].astype(int).tolist()}",
         unit,
     )
