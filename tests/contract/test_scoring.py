@@ -85,7 +85,7 @@ def test_any_sufficient_number_of_rows_gives_the_same_scores(heads, direction):
     sampler = sampler_of(heads)
     trajectory, log_reward, weight = inputs(direction)
     place = compiled_layout(sampler, trajectory)
-    need, most = int(place.count), BATCH * (ENV.num_steps + 1)
+    need, most = place.count.item(), BATCH * (ENV.num_steps + 1)
     assert need < most
     whole = compiled_score(sampler, trajectory, log_reward, weight)
     for rows in (need, (need + most) // 2):
@@ -102,7 +102,7 @@ def test_one_row_too_few_loses_an_edge(direction):
     trajectory, log_reward, weight = inputs(direction)
     place = compiled_layout(sampler, trajectory)
     whole = compiled_score(sampler, trajectory, log_reward, weight)
-    cut = compiled_score(sampler, trajectory, log_reward, weight, place, int(place.count) - 1)
+    cut = compiled_score(sampler, trajectory, log_reward, weight, place, place.count.item() - 1)
     assert not np.allclose(whole.log_pf, cut.log_pf, atol=1e-6)
 
 
@@ -119,12 +119,12 @@ def test_the_network_sees_each_state_of_a_batch_once_at_most(heads, direction):
     wanted = np.pad(mask, ((0, 0), (0, 1)))
     if heads.get("backward_head"):
         wanted |= np.pad(mask, ((0, 0), (1, 0)))
-    rows = number[np.asarray(place.node)[: int(place.count)]]
+    rows = number[np.asarray(place.node)[: place.count.item()]]
     np.testing.assert_array_equal(np.unique(rows), np.unique(number[wanted.ravel()]))
     # The hash table may miss a few twins, never most of them.
     assert len(np.unique(rows)) <= len(rows) < wanted.sum()
     slot = np.asarray(place.slot)[wanted]
-    assert np.all(slot < int(place.count))
+    assert np.all(slot < place.count.item())
     np.testing.assert_array_equal(rows[slot], number.reshape(wanted.shape)[wanted])
 
 

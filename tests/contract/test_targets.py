@@ -14,7 +14,22 @@ needs_data = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize(("target", "env"), TARGETS.values(), ids=TARGETS)
+FAST = (
+    *("deceptive-grid", "deceptive-grid-exact", "from-function", "host-reward"),
+    *("mixture", "mixture-1d", "many-well", "logistic-regression"),
+)
+"""The samples and log Z of the others are compared with their densities in tests/statistical and
+tests/exact.
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "env"),
+    [
+        pytest.param(*both, id=name, marks=[pytest.mark.slow] * (name not in FAST))
+        for name, both in TARGETS.items()
+    ],
+)
 def test_every_law_holds(target, env, key):
     check_target(target, env, key=key, num_draws=1024)
 

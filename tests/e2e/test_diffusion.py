@@ -94,7 +94,7 @@ def test_same_command_again_changes_nothing(diffusion: Path, tmp_path: Path) -> 
     copy = Path(shutil.copytree(diffusion, tmp_path / "run"))
     before = contents(copy)
     again = succeeds("train", "25gmm", *DIFFUSION, "--out", copy)
-    assert again.err == ""
+    assert again.err == f"{copy} is finished, with 12 steps: nothing was trained.\n"
     assert again.out.splitlines()[-1] == f"Report: {copy / 'report.html'}"
     assert succeeds("train", "25gmm", "--resume", "--out", copy).out == again.out
     assert contents(copy) == before

@@ -259,23 +259,14 @@ GRID = (2, 3)
 FAULTS = [
     (MaskOffByOne, GRID, "an edge that P_B allows is one that P_F allows"),
     (ParentsThatAreTerminal, GRID, "an edge that P_B allows is one that P_F allows"),
-    (MissingParent, GRID, "an edge that P_F allows is one that P_B allows"),
     (DuplicateChildren, (2, 2), "each edge has one action"),
     (EndIsNoEnd, GRID, "terminal states, and they alone, have the last numbers"),
     (StartHasParents, GRID, "a step undoes a step back"),
-    (WayBackToTheStart, GRID, "no edge leads into the initial state"),
     (StepBackTooFar, GRID, "a step back undoes a step"),
     (DepthOff, GRID, "an edge leads one deeper"),
     (ShortHorizon, GRID, "trajectories have fewest_steps to num_steps edges"),
-    (LongestOfAll, GRID, "trajectories have fewest_steps to num_steps edges"),
     (NumbersThatCollide, GRID, "states are numbered without gaps"),
-    (ObjectWithoutStop, GRID, "a terminal state and its object determine each other"),
     (MinusInfinity, GRID, "log-probabilities and their gradients are finite"),
-    (NaNInAGradient, GRID, "log-probabilities and their gradients are finite"),
-    (PolicyWithoutNormaliser, GRID, "log_prob is normalised"),
-    (PolicyThatDrawsAnother, (2, 24), "draws have the law that log_prob states"),
-    (NaNFeatures, GRID, "features are finite"),
-    (FeaturesBeyondTheVocabulary, (2, 2), "indices among them below feature_size"),
     (SizeThatIsTraced, GRID, "sizes are plain integers"),
     (LongPosition, GRID, "states have one form"),
     (BranchOfPython, GRID, "its methods can be compiled and batched"),
@@ -283,10 +274,29 @@ FAULTS = [
     (SeedsNumPy, GRID, "nothing that belongs to the whole process changes"),
     (SeedsPython, GRID, "nothing that belongs to the whole process changes"),
 ]
+MORE_FAULTS = [
+    (MissingParent, GRID, "an edge that P_F allows is one that P_B allows"),
+    (WayBackToTheStart, GRID, "no edge leads into the initial state"),
+    (LongestOfAll, GRID, "trajectories have fewest_steps to num_steps edges"),
+    (ObjectWithoutStop, GRID, "a terminal state and its object determine each other"),
+    (NaNInAGradient, GRID, "log-probabilities and their gradients are finite"),
+    (PolicyWithoutNormaliser, GRID, "log_prob is normalised"),
+    (PolicyThatDrawsAnother, (2, 24), "draws have the law that log_prob states"),
+    (NaNFeatures, GRID, "features are finite"),
+    (FeaturesBeyondTheVocabulary, (2, 2), "indices among them below feature_size"),
+]
+"""Each class is compiled anew, which takes a second or two."""
 
 
 @pytest.mark.parametrize(
-    ("kind", "arguments", "law"), FAULTS, ids=lambda v: getattr(v, "__name__", "")
+    ("kind", "arguments", "law"),
+    [
+        *(pytest.param(*fault, id=fault[0].__name__) for fault in FAULTS),
+        *(
+            pytest.param(*fault, id=fault[0].__name__, marks=pytest.mark.slow)
+            for fault in MORE_FAULTS
+        ),
+    ],
 )
 def test_a_planted_fault_is_found(kind, arguments, law, key):
     with pytest.raises(ConformanceError) as error:
@@ -367,6 +377,8 @@ class DensityWithoutNormaliser(Diffusion):
 REAL_FAULTS = [
     (WideBridge, "P_B is the reference process backwards"),
     (ShortBridge, "P_B is the reference process backwards"),
+]
+MORE_REAL_FAULTS = [
     (Contracts, "an edge keeps volume"),
     (NeverEnds, "a trajectory ends in a terminal state"),
     (ForgetsTheEdge, "a step back undoes a step"),
@@ -374,7 +386,16 @@ REAL_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "law"), REAL_FAULTS, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.parametrize(
+    ("kind", "law"),
+    [
+        *(pytest.param(*fault, id=fault[0].__name__) for fault in REAL_FAULTS),
+        *(
+            pytest.param(*fault, id=fault[0].__name__, marks=pytest.mark.slow)
+            for fault in MORE_REAL_FAULTS
+        ),
+    ],
+)
 def test_a_planted_fault_of_a_continuous_environment_is_found(kind, law, key):
     with pytest.raises(ConformanceError) as error:
         check_environment(kind(2, 3, Brownian(1.5)), key=key)

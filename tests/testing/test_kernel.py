@@ -158,7 +158,25 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("kernel", "law"), FAULTS, ids=lambda v: type(v).__name__)
+SLOW = (
+    *(HalfOfIt, AlwaysExplores, GaussianWithoutNormaliser, PointIsNaN, DrawsWider, DrawsBeside),
+    *(CorrelatedDraws, NoiseIsNotBack),
+)
+"""Each class is compiled anew, which takes a second or two."""
+
+
+@pytest.mark.parametrize(
+    ("kernel", "law"),
+    [
+        pytest.param(
+            kernel,
+            law,
+            id=type(kernel).__name__,
+            marks=[pytest.mark.slow] * isinstance(kernel, SLOW),
+        )
+        for kernel, law in FAULTS
+    ],
+)
 def test_a_planted_fault_is_found(kernel, law, key):
     law, _, after = law.partition(" after ")
     with pytest.raises(ConformanceError) as error:

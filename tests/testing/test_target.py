@@ -143,7 +143,23 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("target", "env", "law"), FAULTS, ids=lambda v: type(v).__name__)
+SLOW = (SamplesBeside, MissesAMode)
+"""Like others in what is compiled, which takes a second or two."""
+
+
+@pytest.mark.parametrize(
+    ("target", "env", "law"),
+    [
+        pytest.param(
+            target,
+            env,
+            law,
+            id=f"{type(target).__name__}-{number}",
+            marks=[pytest.mark.slow] * isinstance(target, SLOW),
+        )
+        for number, (target, env, law) in enumerate(FAULTS)
+    ],
+)
 def test_a_planted_fault_is_found(target, env, law, key):
     with pytest.raises(ConformanceError) as error:
         check_target(target, env, key=key)
