@@ -23,8 +23,9 @@ OPTIONS = (
 WITHOUT_REPORT = (sys.executable, str(Path(__file__).with_name("_train_without_report.py")))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("reports", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("reports", [False, True])
 def test_a_small_suite(reports: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not reports:
         monkeypatch.setattr(_work, "PROGRAM", WITHOUT_REPORT)

@@ -97,7 +97,7 @@ def test_every_state_that_is_scored_has_a_row_of_its_own_value(batch, learned):
     wanted = np.pad(mask, ((0, 0), (0, 1)))
     if learned:
         wanted |= np.pad(mask, ((0, 0), (1, 0)))
-    count, flat = int(place.count), states.reshape(-1, 2)
+    count, flat = place.count.item(), states.reshape(-1, 2)
     rows = flat[place.node[:count]]
     # Its row holds the state, no row is padding, and no two trajectories disagree about it.
     assert np.all(place.slot[wanted] < count)

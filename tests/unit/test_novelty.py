@@ -59,6 +59,7 @@ def visited(proposal, seed: int) -> np.ndarray:
     return count
 
 
+@pytest.mark.slow
 def test_the_memory_holds_every_visit_of_every_batch_and_of_each_seed_its_own():
     """Whatever the padding, fresh or replayed, and though equal states are looked at once."""
     experiment = setting(behaviour=Cycle((OnPolicy(), FromReplay())), replay=ReplayConfig(16))

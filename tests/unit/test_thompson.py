@@ -96,6 +96,7 @@ def learn(weight):
     return agent.sampler, float(loss)
 
 
+@pytest.mark.slow
 def test_a_member_learns_from_its_own_share_and_nothing_of_the_prior_ever_does():
     """The outputs of one without a share stay, those of the others move; the loss is the mean over
     members of trajectory balance on what each of them is given.
