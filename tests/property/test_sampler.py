@@ -1,7 +1,6 @@
 """Packing of lanes and rows changes nothing, whatever is packed."""
 
 import functools
-import types
 
 import equinox as eqx
 import jax
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from didact._sampler import _where, layout, sample_forward
+from didact._sampler import _layout, _where, sample_forward
 from didact.environments import Autoregressive, Hypergrid, PrependAppend, Trajectory
 
 from .._tabular import network_sampler
@@ -69,7 +68,7 @@ def test_packed_rollouts_in_every_environment(env, number, sharpness, seed):
 
 @eqx.filter_jit
 def _laid_out(trajectory, learns_backward: bool, ends: bool):
-    return layout(types.SimpleNamespace(learns_backward=learns_backward), trajectory, ends=ends)
+    return _layout(trajectory, learns_backward or ends)
 
 
 @st.composite
