@@ -64,19 +64,29 @@ def everything(sampler, trajectory, log_reward):
     weight = jnp.ones_like(log_reward)
 
     def scores(params):
-        return score(eqx.combine(params, rest), trajectory, log_reward, weight)
+        scored = score(eqx.combine(params, rest), trajectory, log_reward, weight)
+        return learned_part(scored), scored
 
-    scored, pull = jax.vjp(scores, params)
-    found = {}
+    learned, pull, scored = jax.vjp(scores, params, has_aux=True)
+    outputs, slopes = {}, []
     for name, objective in OBJECTIVES.items():
 
-        def mean(scored, objective=objective):
-            output = objective(scored)
+        def mean(part, objective=objective):
+            output = objective(eqx.tree_at(learned_part, scored, part))
             return jnp.mean(output.loss), output
 
-        (_, output), slope = jax.value_and_grad(mean, has_aux=True, allow_int=True)(scored)
-        found[name] = output, pull(slope)[0]
-    return scored, found
+        (_, outputs[name]), slope = jax.value_and_grad(mean, has_aux=True)(learned)
+        slopes.append(slope)
+    # One way back through the network for all objectives.
+    every = jax.vmap(lambda slope: pull(slope)[0])(jax.tree.map(lambda *a: jnp.stack(a), *slopes))
+    gradients = {
+        name: jax.tree.map(lambda leaf, i=i: leaf[i], every) for i, name in enumerate(OBJECTIVES)
+    }
+    return scored, outputs, gradients
+
+
+def learned_part(scored):
+    return scored.log_pf, scored.log_pb, scored.log_flow, scored.log_z
 
 
 def widened(tree):
@@ -109,7 +119,8 @@ def assert_agreement(name: str, trajectory: Trajectory, log_reward: np.ndarray) 
         wide = jax.tree.map(np.asarray, wide)
     assert_near(narrow[0], wide[0], 1e-5, "scores")
     for objective in OBJECTIVES:
-        (output, slope), (expected, wanted) = (each[1][objective] for each in (narrow, wide))
+        output, expected = (each[1][objective] for each in (narrow, wide))
+        slope, wanted = (each[2][objective] for each in (narrow, wide))
         rest = [(o.residual, o.step_residual, o.log_weight) for o in (output, expected)]
         assert_near(*rest, 1e-5, f"residuals of {objective}")
         assert_near(output.loss, expected.loss, 1e-4, f"losses of {objective}")
@@ -161,7 +172,7 @@ def test_what_loses_digits_is_found():
         lambda leaf: leaf[:BATCH], graph(ENVIRONMENTS["hypergrid"]).trajectories()
     )
     sampler, log_reward = sampler_of("hypergrid"), jnp.arange(4.0)
-    scored, _ = everything(sampler, trajectory, log_reward)
+    scored, _, _ = everything(sampler, trajectory, log_reward)
     rough = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float16).astype(jnp.float32), (scored.log_pf, scored.log_pb)
     )
