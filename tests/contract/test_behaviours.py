@@ -45,6 +45,7 @@ SIMILAR = (
     "uniform",
     "chains",
     "mala-cycle",
+    "collect",
 )
 
 
@@ -118,7 +119,8 @@ def propose(behaviour, agents, key, step):
 @pytest.mark.parametrize(
     "behaviour",
     # An annealed epsilon and a greedy search are an epsilon and a search; a uniform policy is one,
-    # chains move as a search does, and MALA inside a cycle is MALA and a cycle.
+    # chains move as a search does, MALA inside a cycle is MALA and a cycle, and what is collected
+    # is another's.
     [
         pytest.param(one, marks=[pytest.mark.slow] * (name in SIMILAR), id=name)
         for name, one in BEHAVIOURS.items()

@@ -30,7 +30,6 @@ from ._instances import LIKELIHOODS, OBJECTIVES, REGRESSIONS, SMALL_ENVIRONMENTS
 every_objective = pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES)
 every_likelihood = pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS)
 every_regression = pytest.mark.parametrize("regression", REGRESSIONS.values(), ids=REGRESSIONS)
-# Enough to tell apart what an objective does with its regression.
 some_regressions = pytest.mark.parametrize(
     "regression", [Squared(), REGRESSIONS["linex"]], ids=["squared", "linex"]
 )
@@ -79,7 +78,14 @@ def gradient(objective, scored: Scored):
 
 
 @every_objective
-@every_regression
+@pytest.mark.parametrize(
+    "regression",
+    # Two are enough to tell apart what an objective does with its regression.
+    [
+        pytest.param(one, id=name, marks=[pytest.mark.slow] * (name not in ("squared", "linex")))
+        for name, one in REGRESSIONS.items()
+    ],
+)
 def test_every_law_holds(make, regression, key):
     """On all trajectories of a grid. VarGrad's loss depends on the batch, and has no slope of its
     own.

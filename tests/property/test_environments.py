@@ -21,50 +21,62 @@ from didact.testing import check_environment
 MOST_STATES = 400
 
 
-def _is_small(env) -> bool:
-    return env.num_internal + env.num_terminal_states <= MOST_STATES
+def _num_states(kind, size) -> int:
+    if kind is Hypergrid:
+        dim, side = size
+        return 2 * (side - 1) ** dim + dim * (side - 1) ** (dim - 1)
+    symbols, length = size
+    return sum(symbols**n for n in range(length + 1))
 
 
-grids = st.builds(Hypergrid, st.integers(1, 4), st.integers(2, 12))
-strings = st.one_of(
-    st.builds(kind, st.integers(1, 5), st.integers(1, 6))
-    for kind in (PrependAppend, Autoregressive)
+# What is drawn are numbers: the checker of types, which looks at what is made of them, draws too.
+grids = st.tuples(st.just(Hypergrid), st.tuples(st.integers(1, 4), st.integers(2, 12)))
+strings = st.tuples(
+    st.sampled_from([PrependAppend, Autoregressive]),
+    st.tuples(st.integers(1, 5), st.integers(1, 6)),
 )
-enumerable = st.one_of(grids, strings).filter(_is_small)
+enumerable = st.one_of(grids, strings).filter(lambda drawn: _num_states(*drawn) <= MOST_STATES)
+diffusions = st.fixed_dictionaries(
+    {
+        "dim": st.integers(1, 4),
+        "gaps": st.lists(st.floats(0.05, 1.0), min_size=1, max_size=6),
+        "sigma": st.floats(0.3, 4.0),
+        "brownian": st.booleans(),
+        "even": st.booleans(),
+        "log_variance_range": st.sampled_from([None, 1.5]),
+        "drift": st.sampled_from(["time", "noise"]),
+    }
+)
+"""Of any dimension, number of steps, process and times."""
 
 
-@st.composite
-def diffusions(draw, most_steps: int = 6):
-    """Of any dimension, number of steps, process and times."""
-    steps = draw(st.integers(1, most_steps))
-    gaps = draw(st.lists(st.floats(0.05, 1.0), min_size=steps, max_size=steps))
+def make_diffusion(dim, gaps, sigma, brownian, even, log_variance_range, drift) -> Diffusion:
     inner = (np.cumsum(gaps) / np.sum(gaps)).tolist()[:-1]
-    sigma = draw(st.floats(0.3, 4.0))
-    process = draw(st.sampled_from([Brownian(sigma), VariancePreserving(sigma, 0.1, 5.0)]))
-    times = draw(st.sampled_from([None, (0.0, *inner, 1.0)]))
-    learned = draw(st.sampled_from([None, 1.5]))
-    drift = draw(st.sampled_from(["time", "noise"]))
-    return Diffusion(draw(st.integers(1, 4)), steps, process, times, learned, drift)
+    process = Brownian(sigma) if brownian else VariancePreserving(sigma, 0.1, 5.0)
+    times = None if even else (0.0, *inner, 1.0)
+    return Diffusion(dim, len(gaps), process, times, log_variance_range, drift)
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(enumerable)
-def test_enumerable_environments_of_random_sizes(env):
-    assert check_environment(env).extent.startswith("all ")
+def test_enumerable_environments_of_random_sizes(drawn):
+    kind, size = drawn
+    assert check_environment(kind(*size)).extent == f"all {_num_states(kind, size)} states"
 
 
 @pytest.mark.slow
 @settings(max_examples=40)
 @given(enumerable)
-def test_enumerable_environments_of_many_sizes(env):
-    check_environment(env)
+def test_enumerable_environments_of_many_sizes(drawn):
+    kind, size = drawn
+    check_environment(kind(*size))
 
 
 @pytest.mark.slow
 @settings(max_examples=20)
-@given(diffusions())
-def test_diffusions_of_many_shapes(env):
-    check_environment(env)
+@given(diffusions)
+def test_diffusions_of_many_shapes(drawn):
+    check_environment(make_diffusion(**drawn))
 
 
 @jax.jit

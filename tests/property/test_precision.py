@@ -127,22 +127,32 @@ def assert_agreement(name: str, trajectory: Trajectory, log_reward: np.ndarray) 
         assert_near(slope, wanted, 1e-4, f"gradient of {objective}")
 
 
-rewards = st.lists(st.floats(-20, 5, width=32), min_size=BATCH, max_size=BATCH).map(np.float32)
+def numbers(least: float, most: float, count: int):
+    """float32 numbers."""
+    values = st.floats(least, most, width=32)
+    return st.lists(values, min_size=count, max_size=count)
 
 
-@st.composite
-def trajectories(draw, name: str):
+def contents(name: str):
+    """What `trajectories` is made of. Numbers: the checker of types, which looks at what is made of
+    them, draws too.
+    """
+    env = ENVIRONMENTS[name]
+    if isinstance(env, EnumerableEnvironment):
+        last = sum(1 for _ in graph(env).paths()) - 1
+        rows = st.lists(st.integers(0, last), min_size=BATCH, max_size=BATCH)
+        return st.tuples(st.booleans(), rows)
+    return numbers(-1.5, 1.5, BATCH * env.num_steps * env.dim)
+
+
+def trajectories(name: str, content) -> Trajectory:
     """Of numbered environments any of all, of the others any positions at all."""
     env = ENVIRONMENTS[name]
     if isinstance(env, EnumerableEnvironment):
-        every = graph(env).trajectories(pad_front=draw(st.booleans()))
-        last = len(every.mask) - 1
-        rows = draw(st.lists(st.integers(0, last), min_size=BATCH, max_size=BATCH))
+        pad_front, rows = content
+        every = graph(env).trajectories(pad_front=pad_front)
         return jax.tree.map(lambda leaf: leaf[np.asarray(rows)], every)
-    size = BATCH * env.num_steps * env.dim
-    step = st.floats(-1.5, 1.5, width=32)
-    edges = np.float32(draw(st.lists(step, min_size=size, max_size=size)))
-    edges = edges.reshape(BATCH, env.num_steps, env.dim)
+    edges = np.float32(content).reshape(BATCH, env.num_steps, env.dim)
     position = np.cumsum(np.pad(edges, ((0, 0), (1, 0), (0, 0))), axis=1, dtype=np.float32)
     index = np.tile(np.arange(env.num_steps + 1, dtype=np.int32), (BATCH, 1))
     states = jax.vmap(jax.vmap(DiffusionState))(jnp.asarray(position), jnp.asarray(index))
@@ -151,32 +161,22 @@ def trajectories(draw, name: str):
 
 @pytest.mark.parametrize(
     "name",
-    # Strings are scored as a grid is, and one process as the other.
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("hypergrid", "brownian")))
-        for name in ENVIRONMENTS
-    ],
+    # Each is compiled twice, which takes some seconds.
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "brownian")) for name in ENVIRONMENTS],
 )
 def test_the_precisions_agree(name):
     @settings(max_examples=8)
-    @given(trajectories(name), rewards)
-    def run(trajectory, log_reward):
-        assert_agreement(name, trajectory, log_reward)
+    @given(contents(name), numbers(-20, 5, BATCH))
+    def run(content, log_reward):
+        assert_agreement(name, trajectories(name, content), np.float32(log_reward))
 
     run()
 
 
 def test_what_loses_digits_is_found():
     """float32 that went through float16 on the way is no float32."""
-    trajectory = jax.tree.map(
-        lambda leaf: leaf[:BATCH], graph(ENVIRONMENTS["hypergrid"]).trajectories()
-    )
-    sampler, log_reward = sampler_of("hypergrid"), jnp.arange(4.0)
-    scored, _, _ = everything(sampler, trajectory, log_reward)
-    rough = jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float16).astype(jnp.float32), (scored.log_pf, scored.log_pb)
-    )
+    scores = np.random.default_rng(0).normal(size=(BATCH, 4)).astype(np.float32)
+    assert_near(scores, widened(scores), 1e-5, "scores")
+    rough = scores.astype(np.float16).astype(np.float32)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        assert_near(
-            jax.tree.map(np.asarray, rough), widened((scored.log_pf, scored.log_pb)), 1e-5, "scores"
-        )
+        assert_near(rough, widened(scores), 1e-5, "scores")

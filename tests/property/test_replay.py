@@ -70,7 +70,7 @@ def _check(kind: str, rule: str, operations) -> None:
             assert rewards[row] == value
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(additions)
 def test_what_is_drawn_was_added_with_its_latest_reward(operations):
     _check("int32", "rank", operations)

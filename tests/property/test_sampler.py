@@ -1,7 +1,5 @@
 """Packing of lanes and rows changes nothing, whatever is packed."""
 
-import functools
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,8 +13,10 @@ from didact.environments import Autoregressive, Hypergrid, PrependAppend, Trajec
 
 from .._tabular import network_sampler
 
+ENVIRONMENTS = (Hypergrid(1, 9), Hypergrid(3, 4), PrependAppend(3, 4), Autoregressive(2, 5))
 
-@functools.partial(eqx.filter_jit)
+
+@eqx.filter_jit
 def _plain_rollouts(sampler, key, number: int):
     """The same trajectories edge by edge, all lanes to the horizon."""
     env = sampler.environment
@@ -57,7 +57,7 @@ def test_packed_rollouts_are_those_of_a_plain_loop(number, sharpness, seed):
 @pytest.mark.slow
 @settings(max_examples=25)
 @given(
-    st.sampled_from([Hypergrid(1, 9), Hypergrid(3, 4), PrependAppend(3, 4), Autoregressive(2, 5)]),
+    st.sampled_from(ENVIRONMENTS),
     st.integers(1, 33),
     st.sampled_from([0.5, 8.0]),
     st.integers(0, 99),

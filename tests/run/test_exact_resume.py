@@ -5,7 +5,7 @@ Parameters, optimisers, buffers, keys and counters are compared, and the record 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,6 +170,14 @@ def train(experiment: didact.Experiment, out: Path, seeds: tuple[int, ...], chun
     )
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Programs of one case serve no other: a hundred of them would fill the memory."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize(("name", "seeds"), CASES)
 def test_a_run_goes_on_as_if_it_had_not_stopped(name: str, seeds: str, tmp_path: Path) -> None:
     experiment, numbers = MAKERS[name](), SEEDS[seeds]

@@ -256,7 +256,17 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "law"), FAULTS, ids=lambda v: getattr(v, "__name__", ""))
+SLOW = (SaysItIsOnPolicy, OtherUnderVmap, WrongEdges, Forgetful, CountsNoCalls)
+"""Each class is compiled anew, which takes about a second."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "law"),
+    [
+        pytest.param(*fault, id=fault[0].__name__, marks=[pytest.mark.slow] * (fault[0] in SLOW))
+        for fault in FAULTS
+    ],
+)
 def test_a_planted_fault_is_found(kind, law, key):
     with pytest.raises(ConformanceError) as error:
         check_behaviour(kind(), agents(), key=key, batch_size=BATCH)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from didact.environments import Categorical, Gaussian, Kernel
-from didact.testing import ConformanceError, check_kernel
+from didact.testing import Checked, ConformanceError, check_kernel
 
 
 class Raw(Kernel):
@@ -188,9 +188,18 @@ def test_a_planted_fault_is_found(kernel, law, key):
 
 
 def test_a_kernel_written_from_the_abstract_type_passes(key):
-    assert "log_prob is normalised" in check_kernel(Raw(LOGITS), key=key).laws
+    """And the summary says what was checked."""
+    checked = check_kernel(Raw(LOGITS), key=key)
+    assert isinstance(checked, Checked)
+    assert "log_prob is normalised" in checked.laws
+    assert str(checked).startswith(
+        f"Raw(logits=f32[4]): {len(checked.laws)} laws hold, over 16384 draws.\n  + "
+    )
+    with pytest.raises(AttributeError):
+        checked.laws = ()
 
 
+@pytest.mark.slow
 def test_edges_that_are_rare_are_no_fault(key):
     """Most of them are never drawn, and what is missing from the sum is no more than that."""
     rare = jnp.concatenate([jnp.zeros(1), jnp.full(2000, -9.0)])

@@ -155,7 +155,7 @@ SLOW = (SamplesBeside, MissesAMode)
             env,
             law,
             id=f"{type(target).__name__}-{number}",
-            marks=[pytest.mark.slow] * isinstance(target, SLOW),
+            marks=[pytest.mark.slow] * (isinstance(target, SLOW) or getattr(target, "dim", 2) > 2),
         )
         for number, (target, env, law) in enumerate(FAULTS)
     ],
@@ -170,8 +170,12 @@ def test_a_planted_fault_is_found(target, env, law, key):
 
 @pytest.mark.parametrize(
     ("target", "env"),
-    [(Plain(), GRID), (DeceptiveGrid(2, 4), GRID), (Normal(), None), (Normal(dim=4), None)],
-    ids=["abstract", "grid", "plane", "space"],
+    [
+        pytest.param(Plain(), GRID, id="abstract"),
+        pytest.param(DeceptiveGrid(2, 4), GRID, id="grid"),
+        pytest.param(Normal(), None, id="plane", marks=pytest.mark.slow),
+        pytest.param(Normal(dim=4), None, id="space", marks=pytest.mark.slow),
+    ],
 )
 def test_what_has_no_fault_passes(target, env, key):
     check_target(target, env, key=key)

@@ -464,7 +464,7 @@ def _read_target(path: Path, notes: list[str]) -> TargetPicture | None:
 
 def _extent(array: NDArray[np.generic], panels: Floats) -> Floats:
     """Lowest and highest values, two for each axis of each panel."""
-    extent = np.asarray(array, dtype=np.float64)
+    extent = _floats(array)
     if extent.shape != (len(panels), 2 * (panels.ndim - 1)) or not np.isfinite(extent).all():
         raise ValueError("not the ends of the axes")
     if not (extent[:, 0::2] < extent[:, 1::2]).all():
@@ -482,11 +482,9 @@ def _read_diagnostics(path: Path, notes: list[str]) -> Diagnostics | None:
         found = Diagnostics(
             coordinates,
             x=_points(arrays["x"], len(coordinates)),
-            log_weight=np.asarray(arrays["log_weight"], np.float64).ravel(),
+            log_weight=_floats(arrays["log_weight"]).ravel(),
             target_x=_points(arrays.get("target_x", np.zeros(0)), len(coordinates)),
-            backward_log_weight=np.asarray(
-                arrays.get("backward_log_weight", np.zeros(0)), np.float64
-            ).ravel(),
+            backward_log_weight=_floats(arrays.get("backward_log_weight", np.zeros(0))).ravel(),
         )
     except FileNotFoundError:
         return None
@@ -554,7 +552,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 def _points(array: NDArray[np.generic], coordinates: int) -> Floats:
     """Draws [m, coordinates]."""
-    return np.asarray(array, dtype=np.float64).reshape(-1, coordinates)
+    return _floats(array).reshape(-1, coordinates)
 
 
 def _arrays(path: Path, *names: str, most: int = _MAX_CELLS) -> dict[str, NDArray[np.generic]]:
@@ -569,6 +567,11 @@ def _arrays(path: Path, *names: str, most: int = _MAX_CELLS) -> dict[str, NDArra
         return {name: archive[name] for name in there}
 
 
+def _floats(array: NDArray[np.generic]) -> Floats:
+    with np.errstate(invalid="ignore"):  # some of the bits that are NaN are said to be invalid
+        return np.asarray(array, dtype=np.float64)
+
+
 def _whole(array: NDArray[np.generic]) -> NDArray[np.int64]:
     if array.dtype.kind not in "iu":
         raise ValueError("not whole numbers")
@@ -577,7 +580,7 @@ def _whole(array: NDArray[np.generic]) -> NDArray[np.int64]:
 
 def _panels(array: NDArray[np.generic]) -> Floats:
     """Probabilities as [n, side, side], or as [1, side] in one dimension."""
-    panels = np.nan_to_num(np.asarray(array, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    panels = np.nan_to_num(_floats(array), nan=0.0, posinf=0.0, neginf=0.0)
     if panels.ndim not in (1, 2, 3) or panels.size == 0:
         raise ValueError("not a density over cells")
     panels = panels if panels.ndim == 3 else panels[None]
