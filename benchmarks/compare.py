@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import math
+import select
 import statistics
 import subprocess
 import sys
@@ -119,8 +120,11 @@ def contenders(task: Task) -> list[Contender]:
 
 
 @contextlib.contextmanager
-def worker(contender: Contender) -> Iterator[Any]:
-    """A process that answers a dictionary by a dictionary."""
+def worker(contender: Contender, patience: float) -> Iterator[Any]:
+    """A process that answers a dictionary by a dictionary, each within `patience` seconds.
+
+    **Errors:** `TimeoutError` where it does not; it is killed then, so as not to disturb others.
+    """
     process = subprocess.Popen(
         [contender.python, *contender.words],
         cwd=HERE / "peers",
@@ -136,6 +140,9 @@ def worker(contender: Contender) -> Iterator[Any]:
     def ask(request: dict[str, Any]) -> dict[str, Any]:
         sink.write(json.dumps(request) + "\n")
         sink.flush()
+        if not select.select([source], [], [], patience)[0]:
+            process.kill()
+            raise TimeoutError(f"no answer within {patience:g} s")
         answer = source.readline()
         if not answer:
             raise RuntimeError(f"{contender.name} died: run its worker by hand to see why")
@@ -148,8 +155,8 @@ def worker(contender: Contender) -> Iterator[Any]:
         process.wait()
 
 
-def measure(name: str, turns: int, warm_up: int) -> dict[str, Any]:
-    """Milliseconds a step of everyone who trains a task."""
+def measure(name: str, turns: int, warm_up: int, patience: float) -> dict[str, Any]:
+    """Milliseconds a step of everyone who trains a task; of whoever does not answer, the reason."""
     task = TASKS[name]
     peak = matmul_peak()
     with contextlib.ExitStack() as stack:
@@ -161,18 +168,29 @@ def measure(name: str, turns: int, warm_up: int) -> dict[str, Any]:
             table = 3 * np.random.default_rng(0).standard_normal(number)
             np.save(folder / "table.npy", table.astype(np.float32))
             settings["log_rewards"] = str(folder / "table.npy")
-        everyone = contenders(task)
-        asks, rows = [], []
-        for contender in everyone:
-            ask = stack.enter_context(worker(contender))
-            versions = ask({"task": settings | {"teacher": contender.teacher}})["versions"]
-            for _ in range(warm_up):
-                ask({"steps": task.chunk})
-            asks.append(ask)
+        rows: list[dict[str, Any]] = []
+        asks: dict[str, Any] = {}
+        missing: dict[str, str] = {}
+        for contender in contenders(task):
+            ask = stack.enter_context(worker(contender, patience))
+            try:
+                versions = ask({"task": settings | {"teacher": contender.teacher}})["versions"]
+                for _ in range(warm_up):
+                    ask({"steps": task.chunk})
+            except TimeoutError as error:
+                missing[contender.name] = str(error)
+                continue
+            asks[contender.name] = ask
             rows.append({"name": contender.name, "versions": versions, "turns": []})
         for _ in range(turns):
-            for ask, row in zip(asks, rows, strict=True):
-                row["turns"].append(ask({"steps": task.chunk}))
+            for row in rows:
+                if row["name"] in missing:
+                    continue
+                try:
+                    row["turns"].append(asks[row["name"]]({"steps": task.chunk}))
+                except TimeoutError as error:
+                    missing[row["name"]] = str(error)
+    rows = [row for row in rows if row["name"] not in missing]
     for row in rows:
         each = [1e3 * turn["seconds"] / task.chunk for turn in row["turns"]]
         row["milliseconds"] = statistics.median(each)
@@ -187,6 +205,7 @@ def measure(name: str, turns: int, warm_up: int) -> dict[str, Any]:
         "peak_gflops": peak / 1e9,
         "floor_milliseconds": 1e3 * floor,
         "rows": rows,
+        "missing": missing,
     }
 
 
@@ -275,6 +294,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=2)
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds for one answer")
     options = parser.parse_args()
     if options.action == "setup":
         setup()
@@ -282,7 +302,7 @@ def main() -> None:
     kept = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else []
     if options.action == "run":
         for name in options.tasks:
-            found = measure(name, options.turns, options.warm_up)
+            found = measure(name, options.turns, options.warm_up, options.patience)
             kept = [result for result in kept if result["task"] != name] + [found]
             kept.sort(key=lambda result: list(TASKS).index(result["task"]))
             RESULTS.parent.mkdir(exist_ok=True)

@@ -52,6 +52,8 @@ def build(task: dict[str, Any]) -> Train:
     env, pf, pb = {"grid": _grid, "diffusion": _diffusion}[task["kind"]](task)
     model = TBGFlowNet(pf=pf, pb=pb, init_logZ=0.0)
     if "compiled" in sys.argv:
+        # Batches shrink as trajectories end: without this each size is compiled anew.
+        torch._dynamo.config.assume_static_by_default = False
         try_compile_gflownet(model)
     groups = [
         {"params": list(pf.parameters()), "lr": task["rate"]},

@@ -1,0 +1,178 @@
+"""How the time and the memory of a training step grow with the sizes of what is trained.
+
+    python benchmarks/growth.py run       # minutes, on an idle machine
+    python benchmarks/growth.py table     # Markdown, from the kept results
+    python benchmarks/growth.py figure    # docs/assets/growth.png
+
+One size is changed at a time. Times are those of whole turns of the schedule, compilation left out,
+the least of a few. Memory is what the compiled program holds: arguments, results and scratch. The
+network is hardly trained, so trajectories are those of the beginning; `transitions` says how many
+there were. What grows faster than they do is cost of the program's own.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import didact
+from bench import machine
+from didact._experiment import traced_numbers
+from didact._train import _run_chunk
+from didact.networks import MLPConfig
+from didact.presets import DIFFUSION_TASKS, diffusion, grid
+
+RESULTS = Path(__file__).parent / "results" / "growth.json"
+FIGURE = Path(__file__).parents[1] / "docs" / "assets" / "growth.png"
+STEPS, REPEATS = 24, 5
+
+
+class Axis(NamedTuple):
+    """A size, its values, and what is trained at each of them by how many seeds."""
+
+    values: tuple[int, ...]
+    make: Callable[[int], didact.Experiment]
+    seeds: Callable[[int], int] = lambda _: 1
+
+
+def _wide(width: int) -> didact.Experiment:
+    return replace(grid("tb", 4, 16), network=MLPConfig(width=width))
+
+
+def _buffered(capacity: int) -> didact.Experiment:
+    experiment = grid("tb-prt", 4, 32)
+    assert experiment.replay is not None
+    return replace(experiment, replay=replace(experiment.replay, capacity=capacity))
+
+
+def _diffusion(*, batch_size: int = 64, num_steps: int = 100) -> didact.Experiment:
+    task = DIFFUSION_TASKS["25gmm"]
+    return diffusion(
+        *(task.target(), "tb"), sigma=task.sigma, batch_size=batch_size, num_steps=num_steps
+    )
+
+
+def _dimensions(dim: int) -> didact.Experiment:
+    return diffusion(didact.targets.ManyWell(dim), "tb", batch_size=64, num_steps=50)
+
+
+AXES = {
+    "grid (4, 16): batch size": Axis(
+        (16, 32, 64, 128, 256, 512), lambda n: grid("tb", 4, 16, batch_size=n)
+    ),
+    "grid, 2 dimensions: side": Axis((16, 32, 64, 128, 256), lambda n: grid("tb", 2, n)),
+    "grid, side 8: dimensions": Axis((2, 3, 4, 6, 8), lambda n: grid("tb", n, 8)),
+    "grid (4, 16): width": Axis((64, 128, 256, 512, 1024), _wide),
+    "grid (4, 32): buffer": Axis((1_000, 10_000, 104_268, 1_000_000), _buffered),
+    "grid (4, 16): seeds": Axis((1, 2, 4, 8), lambda _: grid("tb", 4, 16), lambda n: n),
+    "25GMM: batch size": Axis((16, 64, 256, 512), lambda n: _diffusion(batch_size=n)),
+    "25GMM: steps of a trajectory": Axis((25, 50, 100, 200), lambda n: _diffusion(num_steps=n)),
+    "25GMM, batch 16: seeds": Axis((1, 2, 4, 8), lambda _: _diffusion(batch_size=16), lambda n: n),
+    "Manywell: dimensions": Axis((8, 32, 128), _dimensions),
+}
+
+
+def measure(axis: Axis, value: int) -> dict[str, Any]:
+    """Milliseconds a step, transitions of a seed in it, MiB of the program."""
+    experiment = axis.make(value)
+    turns = len(experiment.behaviour.turns)
+    steps = math.ceil(STEPS / turns) * turns
+    state = didact.init(experiment, range(axis.seeds(value)))
+    arguments = (traced_numbers(experiment), state, jnp.asarray(steps), steps)
+    held = cast(Any, _run_chunk).lower(*arguments).compile().compiled.memory_analysis()
+    milliseconds, transitions = [], 0.0
+    for _ in range(1 + REPEATS):
+        began = time.perf_counter()
+        state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
+        jax.block_until_ready(info.loss)
+        milliseconds.append(1e3 * (time.perf_counter() - began) / steps)
+        transitions = float(jnp.mean(info.mean_length)) * experiment.batch_size
+    return {
+        "value": value,
+        "milliseconds": min(milliseconds[1:]),
+        "transitions": transitions,
+        "mib": (held.argument_size_in_bytes + held.output_size_in_bytes + held.temp_size_in_bytes)
+        / 2**20,
+    }
+
+
+def exponent(rows: list[dict[str, Any]], name: str) -> float:
+    """Of the growth between the last two values: 1 is linear."""
+    (low, high) = rows[-2:]
+    return math.log(high[name] / low[name]) / math.log(high["value"] / low["value"])
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: the least and the largest size, and how the cost grows at the end."""
+    lines = [
+        "| what grows | from, to | ms a step | transitions | MiB | power of time | of memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in results.items():
+        first, last = rows[0], rows[-1]
+        lines.append(
+            f"| {name} | {first['value']:,}, {last['value']:,} "
+            f"| {first['milliseconds']:.2f}, {last['milliseconds']:.2f} "
+            f"| {first['transitions']:,.0f}, {last['transitions']:,.0f} "
+            f"| {first['mib']:.0f}, {last['mib']:.0f} "
+            f"| {exponent(rows, 'milliseconds'):.2f} | {exponent(rows, 'mib'):.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def figure(results: dict[str, list[dict[str, Any]]]) -> None:
+    """One panel a size, both axes logarithmic, with a line of slope 1."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = 5
+    shown, panels = plt.subplots(
+        math.ceil(len(results) / columns), columns, figsize=(14, 5.4), squeeze=False
+    )
+    for axes, (name, rows) in zip(panels.flat, results.items(), strict=False):
+        values = np.asarray([row["value"] for row in rows], float)
+        times = np.asarray([row["milliseconds"] for row in rows])
+        axes.loglog(values, times, "o-", color="#0b6e99", label="ms a step")
+        axes.loglog(values, [row["mib"] for row in rows], "s--", color="#b5651d", label="MiB")
+        axes.loglog(values, times[-1] * values / values[-1], ":", color="#888888", label="linear")
+        axes.set_title(name, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    panels.flat[0].legend(frameon=False, fontsize=8)
+    for axes in panels.flat[len(results) :]:
+        axes.set_visible(False)
+    shown.tight_layout()
+    shown.savefig(FIGURE, dpi=110)
+
+
+def main() -> None:
+    """Measure, tabulate or draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["run", "table", "figure"])
+    parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
+    options = parser.parse_args()
+    kept = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else {}
+    if options.action == "run":
+        for name in options.axes:
+            kept[name] = [measure(AXES[name], value) for value in AXES[name].values]
+            kept = {each: kept[each] for each in AXES if each in kept}
+            RESULTS.write_text(json.dumps({"machine": machine(), "results": kept}, indent=2) + "\n")
+            print(table({name: kept[name]}).splitlines()[-1], flush=True)
+            jax.clear_caches()
+    if options.action == "figure":
+        figure(kept)
+    print(table(kept))
+
+
+if __name__ == "__main__":
+    main()
