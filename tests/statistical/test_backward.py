@@ -83,7 +83,7 @@ def test_importance_weights_estimate_the_terminal_law_of_a_larger_grid(key):
     P_F²/P_B, which the same recursion as P_T gives.
     """
     env = Hypergrid(2, 16)
-    law, sampler = graph(env), network_sampler(env, jax.random.key(13), sharpness=1.0)
+    law, sampler = graph(env), network_sampler(env, jax.random.key(13), sharpness=0.7)
     log_pf, log_pb = edge_scores(sampler, law)
     terminal_law = law.terminal_law(log_pf)
     second_moment = law.terminal_law(2 * log_pf - log_pb)
@@ -102,13 +102,17 @@ def test_importance_weights_estimate_the_terminal_law_of_a_larger_grid(key):
     assert np.all(np.abs(1.5 * mean - expected) > 4.5 * error)
 
 
-def mean_weights(sampler, key, x, count: int) -> np.ndarray:
-    @eqx.filter_jit
-    def weights(sampler, key):
-        trajectory = sample_backward(sampler, key, jnp.tile(x, (count // 8, 1)))
-        ones = jnp.ones(len(trajectory.mask))
-        scored = score(sampler, trajectory, ones, ones)
-        return jnp.sum(scored.log_pf, axis=1) - jnp.sum(scored.log_pb, axis=1)
+@eqx.filter_jit
+def log_weights(sampler, key, x):
+    """log P_F - log P_B of a backward trajectory from each object."""
+    trajectory = sample_backward(sampler, key, x)
+    ones = jnp.ones(len(trajectory.mask))
+    scored = score(sampler, trajectory, ones, ones)
+    return jnp.sum(scored.log_pf, axis=1) - jnp.sum(scored.log_pb, axis=1)
 
-    drawn = [weights(sampler, k) for k in jax.random.split(key, 8)]
-    return np.exp(np.concatenate(drawn).astype(np.float64)).reshape(-1, len(x))
+
+def mean_weights(sampler, key, x, count: int) -> np.ndarray:
+    """Weights of `count` trajectories from each object."""
+    x = jnp.tile(x, (count // 8, 1))
+    drawn = [log_weights(sampler, k, x) for k in jax.random.split(key, 8)]
+    return np.exp(np.concatenate(drawn).astype(np.float64)).reshape(count, -1)
