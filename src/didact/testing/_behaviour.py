@@ -57,8 +57,9 @@ def check_behaviour(
     - The same key gives the same batch. Different keys give different ones, at consecutive steps
       too, and the halves of a batch differ: no key is used twice.
     - Compiled and batched by `vmap`, each seed gets what it would alone.
-    - A turn that is `on_policy` has the law of the Student's trajectories: Pearson's χ² of 2,048
-      ends, where the environment has at most 4,096 states that can be numbered.
+    - A turn that is `on_policy` has the law of the Student's trajectories, and so have those that
+      count: Pearson's χ² of 2,048 ends, each by its weight, where the environment has at most
+      4,096 states that can be numbered.
 
     **Arguments:** `agents`: whom it may ask (None: `make_agents` on a grid of 7 × 7); `key` of the
     batches (None: always the same ones); `batch_size`: even. A false alarm has a chance below 1e-7
@@ -415,16 +416,31 @@ def _check_on_policy(
         return
     law = graph(env).terminal_law(np.asarray(_policy_table(student), np.float64))
     keys = jax.random.split(key, 2 * -(-_SAMPLES // (2 * batch_size)))
-    counts = np.zeros(len(law))
+    ends, weights = [], []
     for pair in keys.reshape(-1, 2):
         batch = propose_all(behaviour, (agents, agents), pair, jnp.asarray(step), batch_size)
-        counts += np.bincount(
-            np.asarray(_numbers(env, batch.trajectory)).ravel(), minlength=len(law)
+        ends.append(np.asarray(_numbers(env, batch.trajectory)).ravel())
+        weights.append(np.asarray(batch.weight, np.float64).ravel())
+    _check_ends(ledger, np.concatenate(ends), np.concatenate(weights), law / law.sum())
+
+
+def _check_ends(ledger: Ledger, ends: np.ndarray, weight: np.ndarray, law: np.ndarray) -> None:
+    """Whether terminal states have this law, all of them and as they are weighted."""
+    uniform = np.ones_like(weight)
+    for each in (uniform,) if np.all(weight == weight[0]) else (uniform, weight):
+        square = np.sum(each**2)
+        if square == 0:
+            ledger.leave_out(f"{ON_POLICY}: all weights are 0")
+            return
+        # If weights do not depend on ends, Pearson's statistic of these has its law: their
+        # variance is that of counts. No cell may hang on a few large weights.
+        unit = each.sum() / square
+        counts = unit * np.bincount(ends, each, minlength=len(law))
+        p = chi_square(counts, law, least_expected=20 * max(unit * each.max(), 1))
+        worst = int(np.argmax(np.abs(counts / counts.sum() - law)))
+        how = "" if each is uniform else ", weighted,"
+        fault = (
+            f"Terminal state {worst} came{how} {counts[worst]:.4g} times in {counts.sum():.4g}, "
+            f"and the Student ends there with probability {law[worst]:.4g}; p = {p:.1e}."
         )
-    p = chi_square(counts, law / law.sum())
-    worst = int(np.argmax(np.abs(counts / counts.sum() - law)))
-    fault = (
-        f"Terminal state {worst} came {int(counts[worst])} times in {int(counts.sum())}, and the "
-        f"Student ends there with probability {law[worst]:.4g}; p = {p:.1e}."
-    )
-    ledger.holds(ON_POLICY, fault if p < ERROR_RATE else None)
+        ledger.holds(ON_POLICY, fault if p < ERROR_RATE / 2 else None)

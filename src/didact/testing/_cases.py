@@ -10,7 +10,9 @@ from ._graph import Paths, Table
 from ._problem import Batch, Point, Problem
 
 STEP = 1e-2
-"""Of a central difference."""
+"""Of a difference quotient."""
+COLUMNS = 2
+"""How many columns of padding are appended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Cases:
     order: NDArray[np.int64]  # of the trajectories in "permuted"
     left_out: NDArray[np.bool_]  # those whose weight is 0, or whose content is another
     batches: dict[str, Batch]
+    directions: dict[str, Table]  # in which each learned part has moved in "... ahead"
+    wide: Batch  # "away", with columns of padding appended
 
     def __getitem__(self, name: str) -> Batch:
         return self.batches[name]
@@ -39,7 +43,9 @@ def make_cases(setting: Problem, random: np.random.Generator) -> Cases:
     order = random.permutation(len(paths.mask))
     left_out = np.arange(len(paths.mask)) % 3 == 0
     without = dataclasses.replace(here, weight=np.where(left_out, 0.0, 1.0))
-    direction = random.normal(size=paths.mask.shape)
+    directions = _directions(setting, paths, random)
+    amount = 1 + np.arange(len(paths.mask)) % 2 + random.uniform(-0.1, 0.1, len(paths.mask))
+    off = amount[:, None] * _one_edge(paths.mask)
     sign = np.where(np.arange(len(paths.mask)) % 2 == 0, 1.0, -1.0)
     batches = {
         "away": here,
@@ -56,10 +62,52 @@ def make_cases(setting: Problem, random: np.random.Generator) -> Cases:
         "higher": _shifted(setting, here, paths, 50.0),
         "lower": _shifted(setting, here, paths, -50.0),
         "far": _shifted(setting, here, paths, 1e4 * sign),
-        "forward": _moved(setting, here, paths, direction, STEP),
-        "backward": _moved(setting, here, paths, direction, -STEP),
+        "log_pf off": dataclasses.replace(at_optimum, log_pf=at_optimum.log_pf - off),
+        "log_pb off": dataclasses.replace(at_optimum, log_pb=at_optimum.log_pb - off),
+        "log_reward off": _shifted(setting, at_optimum, paths, -amount),
     }
-    return Cases(setting, optimum, paths, order, left_out, batches)
+    for name, direction in directions.items():
+        for which, step in (("ahead", STEP), ("behind", -STEP)):
+            moved = {name: getattr(here, name) + step * direction}
+            batches[f"{name} {which}"] = dataclasses.replace(here, **moved)
+    return Cases(
+        setting, optimum, paths, order, left_out, batches, directions, _widened(here, COLUMNS)
+    )
+
+
+def _directions(setting: Problem, paths: Paths, random: np.random.Generator) -> dict[str, Table]:
+    """Random ones for all that is learned: real edges, and states whose flow is no reward."""
+    internal = paths.states < setting.law.num_internal
+    return {
+        "log_pf": paths.mask * random.normal(size=paths.mask.shape),
+        "log_pb": paths.mask * random.normal(size=paths.mask.shape),
+        "log_flow": internal * random.normal(size=internal.shape),
+        "log_z": np.ones(()),
+    }
+
+
+def _one_edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A real edge of each trajectory: of those of one length, each place in turn."""
+    chosen, length = np.zeros_like(mask), mask.sum(axis=1)
+    for size in np.unique(length):
+        rows = np.flatnonzero(length == size)
+        chosen[rows, np.argmax(mask[rows], axis=1) + np.arange(len(rows)) % size] = True
+    return chosen
+
+
+def _widened(batch: Batch, columns: int) -> Batch:
+    """More columns of padding, at the end."""
+
+    def pad(values: Any, mode: Any) -> Any:
+        return np.pad(values, ((0, 0), (0, columns)), mode)
+
+    return dataclasses.replace(
+        batch,
+        log_pf=pad(batch.log_pf, "constant"),
+        log_pb=pad(batch.log_pb, "constant"),
+        log_flow=pad(batch.log_flow, "edge"),
+        mask=pad(batch.mask, "constant"),
+    )
 
 
 def _filled(batch: Batch, random: np.random.Generator) -> Batch:
@@ -101,17 +149,3 @@ def _shifted(setting: Problem, batch: Batch, paths: Paths, amount: Any) -> Batch
     terminal = paths.states >= setting.law.num_internal
     log_flow = np.where(terminal, log_reward[:, None], batch.log_flow)
     return dataclasses.replace(batch, log_reward=log_reward, log_flow=log_flow)
-
-
-def _moved(setting: Problem, batch: Batch, paths: Paths, direction: Table, step: float) -> Batch:
-    """A step in a direction, of all that is learned."""
-    along = step * direction * paths.mask
-    internal = paths.states < setting.law.num_internal
-    towards = step * np.pad(direction, ((0, 0), (1, 0)))
-    return dataclasses.replace(
-        batch,
-        log_pf=batch.log_pf + along,
-        log_pb=batch.log_pb - 0.5 * along,
-        log_flow=np.where(internal, batch.log_flow + towards, batch.log_flow),
-        log_z=batch.log_z + step,
-    )

@@ -31,6 +31,7 @@ DEEPER = "an edge leads one deeper, from the initial state, which has depth 0"
 LENGTHS = "trajectories have fewest_steps to num_steps edges"
 REACHED = "every state is reached from the one initial state"
 WORDS = "features are finite, and indices among them below feature_size"
+OWN_FEATURES = "two states with edges out of them have different features"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +257,7 @@ def _check_numbers(ledger: Ledger, env: EnumerableEnvironment, found: Facts, nam
 
 def _check_values(ledger: Ledger, env: EnumerableEnvironment, found: Facts, name: States) -> None:
     check_features(ledger, env.feature_size, found.features, name, "states")
+    check_own_features(ledger, found.features, ~found.is_terminal, name)
     for what, values in (
         ("log P_F", found.log_pf),
         ("log P_B", found.log_pb),
@@ -299,6 +301,33 @@ def check_features(ledger: Ledger, size: int, features: Any, name: Any, unit: st
             unit,
         )
         ledger.holds(WORDS, fault)
+
+
+def check_own_features(
+    ledger: Ledger,
+    features: Any,
+    wanted: np.ndarray,
+    name: Any,
+    differ: Callable[[int, int], bool] = lambda i, j: True,
+) -> None:
+    """Whether no two of the `wanted` rows that `differ` share features: a policy could not tell
+    them apart. Integers that are looked up and summed are the same in any order.
+    """
+    if ledger.shared_features:
+        ledger.leave_out("whether two states have one set of features: they may")
+        return
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(features)]
+    rows = [leaf.reshape(len(leaf), -1) for leaf in leaves]
+    if len(rows) == 1 and np.issubdtype(rows[0].dtype, np.integer):
+        rows = [np.sort(rows[0], axis=1)]
+    first: dict[bytes, int] = {}
+    for i in np.flatnonzero(wanted).tolist():
+        # Adding 0 makes one zero of the two that there are.
+        other = first.setdefault(b"".join((leaf[i] + 0).tobytes() for leaf in rows), i)
+        if other != i and differ(i, other):
+            shared = show_state(take(features, i))
+            ledger.breaks(OWN_FEATURES, f"{name(i)} has the features {shared} of {name(other)}.")
+    ledger.holds(OWN_FEATURES, None)
 
 
 def _check_steps(ledger: Ledger, found: Facts, name: States, count: int) -> None:

@@ -28,6 +28,7 @@ def check_environment(
     key: PRNGKeyArray | None = None,
     max_states: int = 2**13,
     num_paths: int = 64,
+    shared_features: bool = False,
 ) -> Checked:
     r"""Check the laws of a `didact.environments.Environment`.
 
@@ -52,17 +53,19 @@ def check_environment(
     $$p(s)\,P_F(s'\mid s) = p(s')\,P_B(s\mid s').$$
 
     For all of them: states, features and edges have one form; sizes are static; features,
-    log-probabilities and their gradients are finite, at terminal states too; everything can be
-    compiled and batched; and nothing that belongs to the whole process is changed.
+    log-probabilities and their gradients are finite, at terminal states too; two states with edges
+    out of them have different features; everything can be compiled and batched; and nothing that
+    belongs to the whole process is changed.
 
     **Arguments:** `key` of parameters and draws (None: always the same ones); `max_states`,
-    `num_paths`: how much is looked at. Each law of draws raises a false alarm with a chance of
-    1e-7.
+    `num_paths`: how much is looked at; `shared_features`: two states may look the same to a
+    network, as symmetric ones do where that is meant. Each law of draws raises a false alarm with a
+    chance of 1e-7.
 
     **Errors:** `ConformanceError` for the first law that is broken.
     """
     key = jax.random.key(0) if key is None else key
-    ledger = Ledger(environment)
+    ledger = Ledger(environment, shared_features=shared_features)
     if not isinstance(environment, Environment):
         ledger.breaks("it is an Environment", "Subclass didact.environments.Environment.")
     with unchanged(ledger, environment):

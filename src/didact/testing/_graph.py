@@ -1,4 +1,5 @@
-"""The graph of a small environment and its flows, in NumPy and float64.
+"""The graph of a small environment and its flows, in NumPy and float64; and a graph of walks
+that no environment has.
 
 It uses nothing of the package's exact evaluation, so that the two can be compared. States carry
 the numbers of `EnumerableEnvironment.index_of`: the ones with edges out of them first, then the
@@ -32,27 +33,29 @@ class Paths:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Graph:
-    """The states of an environment and the edges between them.
+class Edges:
+    """States that are numbered, and the edges between them.
 
     `child[i, a]` is the number of the state that action a leads to from state i, -1 where the
     action is not allowed; `order` lists the internal states by depth.
     """
 
-    environment: EnumerableEnvironment
-    states: State
     child: NDArray[np.int64]  # [internal, actions]
     order: NDArray[np.int64]
-    objects: Any
 
     @property
     def num_internal(self) -> int:
         """How many states have edges out of them."""
-        return self.environment.num_internal
+        return len(self.child)
+
+    @property
+    def num_ends(self) -> int:
+        """How many states are terminal: they have the last numbers."""
+        return int(self.child.max()) + 1 - self.num_internal
 
     def terminal_law(self, log_pf: Table) -> Table:
         """P_T: the chance to end in each terminal state, from log P_F of every edge."""
-        visits = np.zeros(self.num_internal + self.environment.num_terminal_states)
+        visits = np.zeros(self.num_internal + self.num_ends)
         visits[self.order[0]] = 1
         edges = self.child >= 0
         for i in self.order:
@@ -87,7 +90,7 @@ class Graph:
     def numbered_paths(self, *, pad_front: bool = False) -> Paths:
         """All trajectories as one batch of numbers, padded at the end or at the front."""
         paths = list(self.paths())
-        horizon = self.environment.num_steps
+        horizon = max(map(len, paths))
         states = np.zeros((len(paths), horizon + 1), np.int64)
         actions = np.zeros((len(paths), horizon), np.int32)
         mask = np.zeros((len(paths), horizon), bool)
@@ -100,6 +103,15 @@ class Graph:
             actions[b, start:end] = [action for _, action in path]
             mask[b, start:end] = True
         return Paths(states, actions, mask)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph(Edges):
+    """The states of an environment and the edges between them."""
+
+    environment: EnumerableEnvironment
+    states: State
+    objects: Any
 
     def trajectories(self, *, pad_front: bool = False) -> Trajectory:
         """All trajectories as one batch, padded at the end or at the front."""
@@ -124,12 +136,24 @@ def graph(environment: EnumerableEnvironment) -> Graph:
     states, objects, child, depth = jax.tree.map(np.asarray, _explore(environment))
     internal = environment.num_internal
     return Graph(
-        environment,
-        states,
         child[:internal].astype(np.int64),
         np.argsort(depth[:internal], kind="stable"),
+        environment,
+        states,
         objects,
     )
+
+
+def stairs(rows: int, columns: int) -> Edges:
+    """Walks on a grid, one up in a coordinate at a time, that stop anywhere. Where they end is the
+    number of steps alone: most ends have several parents, and trajectories several lengths.
+    """
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    place = np.arange(rows * columns)
+    up = np.where(row + 1 < rows, place + columns, -1)
+    right = np.where(column + 1 < columns, place + 1, -1)
+    stop = rows * columns + row + column
+    return Edges(np.stack([up, right, stop], axis=1), np.argsort(row + column, kind="stable"))
 
 
 @eqx.filter_jit

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
 
 from .._types import Kernel, PathwiseKernel
@@ -18,7 +19,14 @@ from ._statistics import ERROR_RATE, chi_square, fault_of_places, generator
 FINITE = "log-probabilities and their gradients are finite"
 NORMALISED = "log_prob is normalised"
 DRAWS = "draws have the law that log_prob states"
+NEUTRAL = "explore(0) and temper(1) change nothing"
+TEMPERED = "temper(T) raises the distribution to the power 1/T"
+EXPLORED = "explore(e) is the mixture of 1 - e of the kernel with e of explore(1)"
+FROM_NOISE = "from_noise undoes to_noise"
+TO_NOISE = "to_noise undoes from_noise"
 _NODES = 128
+_SHARE, _TEMPERATURE = 0.3, 2.0
+_WIDER = 1.6
 
 
 def check_kernel(
@@ -33,9 +41,12 @@ def check_kernel(
       where they are real vectors by their distribution function along a coordinate, given the
       others.
     - `explore` and `temper` give kernels with these laws; `explore(0)` and `temper(1)` change
-      nothing.
+      nothing. `temper(T)` is the power 1/T:
+      $\log P_T(a) - \log P_T(b) = (\log P(a) - \log P(b))/T$. Where edges are integers `explore(e)`
+      is a mixture, $P_e = (1 - e) P + e P_1$.
     - Log-probabilities and their gradients are finite; no parameter is infinite or NaN.
-    - For a `didact.environments.PathwiseKernel`, `to_noise` and `from_noise` undo each other.
+    - For a `didact.environments.PathwiseKernel`, `to_noise` and `from_noise` undo each other, each
+      way round; where noise is normal, far from 0 too.
 
     **Arguments:** `key` of the draws (None: always the same ones); `num_draws`: how many. Each
     law of draws raises a false alarm with a chance of 1e-7. With 4,096 draws a standard deviation
@@ -51,11 +62,13 @@ def check_kernel(
         check_kernel_form(ledger, kernel)
         _check_parameters(ledger, kernel)
         check_law(ledger, kernel, key, num_draws)
-        changed, neutral = _changed(kernel, key)
-        _check_neutral(ledger, *neutral)
+        changed, edges, values = _changed(kernel, key)
+        _check_neutral(ledger, edges, values)
         keys = jax.random.split(key, len(changed))
         for (after, one), change_key in zip(changed.items(), keys, strict=True):
             check_law(ledger, one, change_key, num_draws, after)
+        _check_tempered(ledger, edges, values)
+        _check_explored(ledger, edges, values)
         if isinstance(kernel, PathwiseKernel):
             _check_pathwise(ledger, kernel, key)
     return ledger.close(f"{4 * num_draws} draws")
@@ -120,19 +133,46 @@ def check_law(
         ledger.leave_out("the law of draws: edges are neither integers nor one real vector")
 
 
+class _LogProbs(eqx.Module):
+    """A kernel and what its methods make of it, or log P of some edges by each of these."""
+
+    plain: Any
+    same: Any  # after what should change nothing, by what was done
+    tempered: Any
+    explored: Any
+    uniform: Any  # after explore(1)
+
+
 @eqx.filter_jit
-def _changed(kernel: Kernel, key: PRNGKeyArray) -> tuple[dict[str, Kernel], Any]:
-    """What its methods make of a kernel, by what was done to it; and some draws with their
-    log-probabilities before and after what should change nothing.
+def _changed(kernel: Kernel, key: PRNGKeyArray) -> tuple[dict[str, Kernel], Any, _LogProbs]:
+    """What its methods make of a kernel, by what was done to it; and edges, the first half drawn
+    from the kernel, the second from what explores all the time.
     """
-    changed = {
-        " after explore(0.3)": kernel.explore(jnp.asarray(0.3)),
-        " after explore(1)": kernel.explore(jnp.asarray(1.0)),
-        " after temper(2)": kernel.temper(jnp.asarray(2.0)),
+    same = {
+        "explore(0)": kernel.explore(jnp.asarray(0.0)),
+        "temper(1)": kernel.temper(jnp.asarray(1.0)),
     }
-    draws = jax.vmap(kernel.from_noise)(kernel.noise(key, (64,)))
-    same = (kernel, kernel.explore(jnp.asarray(0.0)), kernel.temper(jnp.asarray(1.0)))
-    return changed, (draws, *(jax.vmap(one.log_prob)(draws) for one in same))
+    explored = kernel.explore(jnp.asarray(_SHARE))
+    uniform = kernel.explore(jnp.asarray(1.0))
+    tempered = kernel.temper(jnp.asarray(_TEMPERATURE))
+    changed = {
+        f" after explore({_SHARE:g})": explored,
+        " after explore(1)": uniform,
+        f" after temper({_TEMPERATURE:g})": tempered,
+    }
+    noise = kernel.noise(key, (64,))
+    edges = jax.tree.map(
+        lambda *ways: jnp.concatenate(ways),
+        jax.vmap(kernel.from_noise)(noise),
+        jax.vmap(uniform.from_noise)(noise),
+    )
+    kernels = _LogProbs(kernel, same, tempered, explored, uniform)
+    values = jax.tree.map(
+        lambda one: jax.vmap(one.log_prob)(edges),
+        kernels,
+        is_leaf=lambda part: isinstance(part, Kernel),
+    )
+    return changed, edges, values
 
 
 @eqx.filter_jit
@@ -252,23 +292,69 @@ def _check_parameters(ledger: Ledger, kernel: Kernel) -> None:
     ledger.holds("its parameters are finite", None)
 
 
-def _check_neutral(ledger: Ledger, draws: Any, plain: Array, *changed: Array) -> None:
-    for name, value in zip(("explore(0)", "temper(1)"), changed, strict=True):
-        off = np.abs(np.asarray(value) - np.asarray(plain))
+def _check_neutral(ledger: Ledger, edges: Any, values: _LogProbs) -> None:
+    half = len(values.plain) // 2
+    plain = np.asarray(values.plain)[:half]
+    for name, value in values.same.items():
+        off = np.abs(np.asarray(value)[:half] - plain)
         fault = fault_at(
-            ~(off <= 1e-3 + 1e-4 * np.abs(np.asarray(plain))),
+            ~(off <= 1e-3 + 1e-4 * np.abs(plain)),
             lambda i, off=off, name=name: (
-                f"{name} changes log_prob of {show_state(take(draws, i))} by {off[i]:.3g}"
+                f"{name} changes log_prob of {show_state(take(edges, i))} by {off[i]:.3g}"
             ),
             "draws",
         )
-        ledger.holds("explore(0) and temper(1) change nothing", fault)
+        ledger.holds(NEUTRAL, fault)
+
+
+def _check_tempered(ledger: Ledger, edges: Any, values: _LogProbs) -> None:
+    """Against the likeliest of the kernel's own draws, so that normalisers cancel."""
+    half = len(values.plain) // 2
+    plain, tempered = (np.asarray(v, np.float64)[:half] for v in (values.plain, values.tempered))
+    top = int(np.argmax(plain))
+    wanted, found = (plain - plain[top]) / _TEMPERATURE, tempered - tempered[top]
+    fault = fault_at(
+        ~(np.abs(found - wanted) <= 1e-3 + 1e-4 * np.abs(plain)),
+        lambda i: (
+            f"Of {show_state(take(edges, i))} and {show_state(take(edges, top))} log_prob differs "
+            f"by {found[i]:.5g} after temper({_TEMPERATURE:g}), and {wanted[i]:.5g} is right"
+        ),
+        "draws",
+    )
+    ledger.holds(TEMPERED, fault)
+
+
+def _check_explored(ledger: Ledger, edges: Any, values: _LogProbs) -> None:
+    if not all(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in jax.tree.leaves(edges)):
+        return  # an uninformed density need not be a mixture
+    law, uniform, found = (
+        np.exp(np.asarray(value, np.float64))
+        for value in (values.plain, values.uniform, values.explored)
+    )
+    wanted = (1 - _SHARE) * law + _SHARE * uniform
+    fault = fault_at(
+        ~(np.abs(found - wanted) <= 1e-6 + 1e-3 * wanted),
+        lambda i: (
+            f"After explore({_SHARE:g}) log_prob gives the edge {show_state(take(edges, i))} "
+            f"{found[i]:.5g}, and the mixture {wanted[i]:.5g}"
+        ),
+        "draws",
+    )
+    ledger.holds(EXPLORED, fault)
+
+
+class _Ways(eqx.Module):
+    """Edges [n] of some noise, and what `to_noise` makes of these."""
+
+    edges: Any
+    noise_again: Any
+    edges_again: Any
+    slopes: Any  # of the edges and of noise_again, by the parameters
+    by_noise: Any  # [n, numbers of an edge, numbers of noise]: the slope of from_noise
 
 
 @eqx.filter_jit
-def _there_and_back(kernel: PathwiseKernel, key: PRNGKeyArray) -> tuple[Any, Any, Any]:
-    """Edges, the edges of their noise, and the gradients of both by the parameters."""
-    noise = kernel.noise(key, (64,))
+def _there_and_back(kernel: PathwiseKernel, noise: Any) -> _Ways:
     edges = jax.vmap(kernel.from_noise)(noise)
     params, rest = eqx.partition(kernel, eqx.is_inexact_array)
 
@@ -276,22 +362,72 @@ def _there_and_back(kernel: PathwiseKernel, key: PRNGKeyArray) -> tuple[Any, Any
         kernel = eqx.combine(params, rest)
         return jax.vmap(kernel.from_noise)(noise), jax.vmap(kernel.to_noise)(edges)
 
+    def by_noise(noise: Any) -> Array:
+        flat, unravel = ravel_pytree(noise)
+        return jax.jacfwd(lambda flat: ravel_pytree(kernel.from_noise(unravel(flat)))[0])(flat)
+
     both, pull = jax.vjp(again, params)
     slopes = pull(jax.tree.map(jnp.ones_like, both))
-    return edges, jax.vmap(kernel.from_noise)(both[1]), (both, slopes)
+    return _Ways(
+        edges, both[1], jax.vmap(kernel.from_noise)(both[1]), slopes, jax.vmap(by_noise)(noise)
+    )
 
 
 def _check_pathwise(ledger: Ledger, kernel: PathwiseKernel, key: PRNGKeyArray) -> None:
-    edges, edges_again, rest = _there_and_back(kernel, key)
+    noise = _with_far_ones(kernel.noise(key, (64,)))
+    found = jax.tree.map(np.asarray, _there_and_back(kernel, noise))
+    rest = (found.edges, found.noise_again, found.slopes)
     finite = all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(rest))
     fault = "from_noise or to_noise, or a gradient of theirs, is not finite."
     ledger.holds("edges can be differentiated at fixed noise", None if finite else fault)
-    for leaf, other in zip(jax.tree.leaves(edges), jax.tree.leaves(edges_again), strict=True):
-        off = np.abs(np.asarray(leaf) - np.asarray(other)).reshape(len(leaf), -1)
-        scale = np.abs(np.asarray(leaf)).reshape(len(leaf), -1).max(axis=0)
-        fault = fault_at(
-            ~np.all(off <= 1e-4 * scale, axis=1),
-            lambda i, off=off: f"{show_state(take(edges, i))} comes back off by {off[i].max():.3g}",
-            "edges",
-        )
-        ledger.holds("from_noise undoes to_noise", fault)
+    edges, again = _rows(found.edges), _rows(found.edges_again)
+    off = np.abs(edges - again)
+    fault = fault_at(
+        ~np.all(off <= 1e-4 * np.abs(edges).max(axis=0), axis=1),
+        lambda i: f"{show_state(take(found.edges, i))} comes back off by {off[i].max():.3g}",
+        "edges",
+    )
+    ledger.holds(FROM_NOISE, fault)
+    _check_noise_again(ledger, noise, found, edges)
+
+
+def _with_far_ones(noise: Any) -> Any:
+    """The same noise, and where it looks standard normal, as much that is wider: such variates
+    are seldom large, and each number is one.
+    """
+    from scipy import stats
+
+    rows = _rows(noise)
+    if stats.kstest(rows.ravel(), "norm").pvalue < 1e-4:
+        return noise
+    return jax.tree.map(lambda leaf: jnp.concatenate([leaf, _WIDER * leaf]), noise)
+
+
+def _rows(tree: Any) -> np.ndarray:
+    """The numbers of each entry of batched arrays [n], as [n, numbers]."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
+def _check_noise_again(ledger: Ledger, noise: Any, found: _Ways, edges: np.ndarray) -> None:
+    """Of the numbers of noise that edges depend on."""
+    noise, again = _rows(noise), _rows(found.noise_again)
+    moves = np.any(found.by_noise != 0, axis=(0, 1))
+    if not moves.any():
+        return
+    # An edge is known to a few units in its last place, which this multiplies.
+    slope = np.linalg.svd(found.by_noise[:, :, moves], compute_uv=False)
+    slope = slope[:, -1] if found.by_noise.shape[1] >= moves.sum() else np.zeros(len(noise))
+    usual = float(np.median(slope))
+    if usual == 0:
+        ledger.leave_out(f"{TO_NOISE}: several variates make the same edge")
+        return
+    slope = np.where(slope > 0, np.minimum(slope, usual), usual)
+    rounding = 8 * np.finfo(edges.dtype).eps * np.abs(edges).max() / slope
+    off = np.abs(again - noise)[:, moves].max(axis=1)
+    fault = fault_at(
+        ~(off <= 1e-3 * (1 + np.abs(noise).max(axis=1)) + rounding),
+        lambda i: f"The noise {show_state(noise[i])} comes back as {show_state(again[i])}",
+        "variates",
+    )
+    ledger.holds(TO_NOISE, fault)

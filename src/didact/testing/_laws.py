@@ -37,10 +37,13 @@ class Checked:
 
 
 class Ledger:
-    """The laws that an object has been found to obey so far."""
+    """The laws that an object has been found to obey so far.
 
-    def __init__(self, subject: object):
-        self.subject = show(subject)
+    **Arguments:** `shared_features`: as in `check_environment`.
+    """
+
+    def __init__(self, subject: object, *, shared_features: bool = False):
+        self.subject, self.shared_features = show(subject), shared_features
         self._laws: list[str] = []
         self._left_out: list[str] = []
 
@@ -57,7 +60,8 @@ class Ledger:
 
     def leave_out(self, reason: str) -> None:
         """Note what could not be checked."""
-        self._left_out.append(reason)
+        if reason not in self._left_out:
+            self._left_out.append(reason)
 
     def close(self, extent: str) -> Checked:
         """The summary."""
@@ -83,7 +87,9 @@ def show_state(state: Any) -> str:
     """A state, an object or an action in one line, with its numbers."""
 
     def short(leaf: Any) -> Any:
-        return np.array2string(np.asarray(leaf), separator=", ", precision=4, threshold=12)
+        return np.array2string(
+            np.asarray(leaf), separator=", ", precision=4, threshold=12, max_line_width=10**6
+        )
 
     return show(jax.tree.map(short, state)).replace("'", "")
 

@@ -22,6 +22,7 @@ from ._enumeration import (
     OBJECTS,
     REACHED,
     check_features,
+    check_own_features,
 )
 from ._kernel import FINITE
 from ._laws import Ledger, fault_at, show_state, take
@@ -159,6 +160,7 @@ def check_walks(ledger: Ledger, env: Environment, key: PRNGKeyArray, number: int
     edges = _flat(found.forward)
     name = _Named(edges)
     check_features(ledger, env.feature_size, edges.features, name, "states")
+    _check_own_features(ledger, found.forward)
     if _size(edges).any():
         _check_reference(ledger, edges, name)
         _check_volume(ledger, env, edges, name)
@@ -261,6 +263,23 @@ class _Named:
             for part in (self._edges.before, self._edges.action, self._edges.after)
         )
         return f"The edge {action} leads from {before} to {after}"
+
+
+def _check_own_features(ledger: Ledger, forward: Edge) -> None:
+    """At the states that edges lead to, and others lead out of."""
+    edges = _flat(forward)
+    onwards = np.pad(forward.real[:, 1:], ((0, 0), (0, 1))).ravel()
+    size = _size(edges)
+
+    def differ(i: int, j: int) -> bool:
+        one, other = (jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], edges.after) for k in (i, j))
+        # The last digits of real numbers may be lost on the way to features.
+        return bool(_differs(one, other, 1e-5 * size[i : i + 1])[0])
+
+    def name(i: int) -> str:
+        return f"State {show_state(take(edges.after, i))}"
+
+    check_own_features(ledger, edges.features, onwards, name, differ)
 
 
 def _check_reference(ledger: Ledger, edges: Edge, name: Callable[[int], str]) -> None:

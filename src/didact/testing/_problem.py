@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from ._graph import Graph, Paths, Table
+from ._graph import Edges, Paths, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Problem:
     The answer is the sampler whose flows are exact: all its trajectories have residual 0.
     """
 
-    law: Graph
+    law: Edges
     log_reward: Table
     log_pb: Table
 
@@ -75,11 +75,11 @@ class Batch:
     weight: Table  # [B]
 
 
-def problem(law: Graph, random: np.random.Generator) -> Problem:
+def problem(law: Edges, random: np.random.Generator) -> Problem:
     """Random rewards over five nats, and a random P_B."""
     edges = law.child >= 0
     weight = np.where(edges, np.exp(random.normal(size=law.child.shape)), 0)
-    total = np.zeros(law.num_internal + law.environment.num_terminal_states)
+    total = np.zeros(law.num_internal + law.num_ends)
     np.add.at(total, law.child[edges], weight[edges])
     log_pb = np.where(edges, np.log(np.where(edges, weight, 1) / total[law.child]), -np.inf)
-    return Problem(law, random.uniform(-3, 2, law.environment.num_terminal_states), log_pb)
+    return Problem(law, random.uniform(-3, 2, law.num_ends), log_pb)

@@ -37,9 +37,25 @@ def chi_square(counts: ArrayLike, probabilities: ArrayLike, least_expected: floa
     if len(expected) == 1:  # all but one are rare
         top = int(np.argmax(probabilities))
         chance = min(float(probabilities[top]), 1.0)
-        return float(stats.binomtest(int(counts[top]), int(counts.sum()), chance).pvalue)
+        return float(stats.binomtest(round(counts[top]), round(counts.sum()), chance).pvalue)
     statistic = np.sum((observed - expected) ** 2 / expected)
     return float(stats.chi2.sf(statistic, len(expected) - 1))
+
+
+def chance_of_count(count: int, total: int, share: float, error: float) -> float:
+    """The p-value of a count of `total` draws, each of which counts with a probability that is
+    known as `share`, up to a normal error.
+    """
+    from scipy import stats
+
+    z = np.linspace(-8, 8, 65)
+    probability = np.clip(share + error * z, 0, 1)
+    tails = [
+        stats.binom.cdf(count, total, probability),
+        stats.binom.sf(count - 1, total, probability),
+    ]
+    few, many = (float(np.average(tail, weights=stats.norm.pdf(z))) for tail in tails)
+    return min(2 * min(few, many), 1.0)
 
 
 def _grouped(

@@ -14,7 +14,8 @@ from ._forms import form_of, numbers_as_arrays, scalar_fault
 from ._laws import Checked, Ledger, fault_at, show, show_state, take
 from ._process import unchanged
 from ._quadrature import Mass, cells_of, choose_coordinate, mass_of, proposals, slice_through
-from ._statistics import ERROR_RATE, chi_square, fault_of_places, generator
+from ._regions import Region, Share, regions_of, share_of
+from ._statistics import ERROR_RATE, chance_of_count, chi_square, fault_of_places, generator
 
 FINITE = "log_reward is finite, and its gradient where it has one"
 LOG_Z = "log_z is the logarithm of the sum or integral of R"
@@ -22,7 +23,7 @@ MODES = "mode_index is -1 or below num_modes"
 ALL_MODES = "every mode has an object"
 SAMPLES = "samples have the density R/Z"
 _BLOCK = 2**13
-_NODES, _BINS = 512, 24
+_NODES, _BINS, _POINTS = 512, 24, 2**12
 
 
 def check_target(
@@ -45,8 +46,10 @@ def check_target(
       Pearson's χ², and where x is a vector of real numbers by its distribution function along a
       coordinate given the others, which says nothing of the masses of parts that are far apart.
       In one or two dimensions the masses of cells are compared too, and `log_z` with the
-      integral; in more, `log_z` is compared where the density is near enough to a Gaussian for
-      an estimate by draws.
+      integral. In more, `log_z` is compared where the density is near enough to a Gaussian for
+      an estimate by draws, and where it is known the numbers of samples in a few ellipsoids are,
+      with the shares of R/Z there: these lie where samples are dense, and count where such a
+      share can be estimated to 2 %.
 
     **Arguments:** `environment`: whose terminal objects are looked at; without one, exact samples
     are, or `x`, objects with a leading axis. `key` of draws (None: always the same ones);
@@ -307,19 +310,23 @@ def _check_vectors(
     what = "The shares of the density below the samples are not uniform: "
     ledger.holds(SAMPLES, None if fault is None else what + fault + ".")
     if x.shape[1] <= 2:
-        _check_cells(ledger, target, np.asarray(x, np.float64), structure)
+        if _check_cells(ledger, target, np.asarray(x, np.float64), structure):
+            return
+        ledger.leave_out("masses of cells: the density is too narrow for them")
     elif target.log_z is not None:
         _check_mass(ledger, target, x, structure, random)
+    _check_regions(ledger, target, x, structure, key)
 
 
-def _check_cells(ledger: Ledger, target: Target, x: np.ndarray, structure: Any) -> None:
-    """In one or two dimensions: cells of a box that holds all samples."""
+def _check_cells(ledger: Ledger, target: Target, x: np.ndarray, structure: Any) -> bool:
+    """In one or two dimensions: cells of a box that holds all samples. False where the density is
+    too narrow for them.
+    """
     low, high = x.min(axis=0), x.max(axis=0)
     parts = 12 if x.shape[1] == 2 else 256
     cells = cells_of(lambda grid: _log_rewards(target, grid, structure), low, high, _BINS, parts)
     if not cells.is_resolved:
-        ledger.leave_out("masses of cells: the density is too narrow for them")
-        return
+        return False
     if target.log_z is not None:
         off = float(target.log_z) - cells.log_mass
         fault = f"log_z is {float(target.log_z):.6g}, the integral gives {cells.log_mass:.6g}."
@@ -334,6 +341,7 @@ def _check_cells(ledger: Ledger, target: Target, x: np.ndarray, structure: Any) 
         f"and its share of the density is {cells.share[worst]:.4g}; p = {p:.1e}."
     )
     ledger.holds(SAMPLES, fault if p < ERROR_RATE else None)
+    return True
 
 
 @eqx.filter_jit
@@ -357,3 +365,74 @@ def _check_mass(
         return
     fault = mass.fault("R/Z")
     ledger.holds(LOG_Z, None if fault is None else f"{fault}: log_z is {target.log_z:.6g}.")
+
+
+def _check_regions(
+    ledger: Ledger, target: SamplableTarget, x: Array, structure: Any, key: PRNGKeyArray
+) -> None:
+    """Whether as many samples are in each of some ellipsoids as R/Z says. These are chosen by
+    other samples.
+    """
+    if target.log_z is None:
+        ledger.leave_out("masses of regions: log_z is not known")
+        return
+    random = generator(jax.random.fold_in(key, 1))
+    others = jax.tree.leaves(_sample(target, key, len(x)))[0]
+    regions = regions_of(np.asarray(others, np.float64), random)
+    known = _shares(target, others, structure, regions, random)
+    if not known:
+        ledger.leave_out("masses of regions: none can be estimated precisely enough")
+        return
+    points, total = np.asarray(x, np.float64), len(x)
+    counts = [int(region.holds(points).sum()) for region, _ in known]
+    limit = ERROR_RATE / len(regions)
+
+    def chances(factor: float) -> list[float]:
+        return [
+            chance_of_count(count, total, factor * share.value, factor * share.error)
+            for count, (_, share) in zip(counts, known, strict=True)
+        ]
+
+    p = chances(1.0)
+    worst = int(np.argmin(p))
+    if p[worst] >= limit:
+        ledger.holds(SAMPLES, None)
+        return
+    factor = sum(counts) / total / sum(share.value for _, share in known)
+    if factor > 0 and min(chances(factor)) >= 1e-3 / len(known):  # they are wrong together
+        ledger.breaks(
+            LOG_Z,
+            f"log_z is {target.log_z:.6g}, and the samples in {len(known)} ellipsoids say "
+            f"{target.log_z - math.log(factor):.6g}.",
+        )
+    region, share = known[worst]
+    ledger.breaks(
+        SAMPLES,
+        f"{counts[worst]} of {total} samples are in an ellipsoid about "
+        f"{show_state(region.middle)}, and its share of R/Z is {share.value:.4g}; p = "
+        f"{p[worst]:.1e}.",
+    )
+
+
+def _shares(
+    target: SamplableTarget,
+    draws: Array,
+    structure: Any,
+    regions: list[Region],
+    random: np.random.Generator,
+) -> list[tuple[Region, Share]]:
+    """The regions whose shares of R/Z can be estimated precisely."""
+    assert target.log_z is not None
+    own = [np.asarray(region.draw(random, _POINTS), draws.dtype) for region in regions]
+    every = np.concatenate([np.asarray(draws), *own])
+    values = np.asarray(_log_rewards(target, jnp.asarray(every), structure), np.float64)
+    every, values = every.astype(np.float64), values - target.log_z
+    known = []
+    for k, region in enumerate(regions):
+        weight = values - region.log_density(every)
+        mine = len(draws) + k * _POINTS
+        held = np.flatnonzero(region.holds(every[: len(draws)]))
+        share = share_of(weight[mine : mine + _POINTS], weight[held])
+        if share.is_precise:
+            known.append((region, share))
+    return known
