@@ -3,6 +3,9 @@
 Pearson's χ² at `_statistics.ERROR_RATE`, with fixed keys.
 """
 
+import functools
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,12 +28,17 @@ from .._statistics import fits, rejects
 NUMBER = 20_000
 
 
+@eqx.filter_jit
+def _draw(target, key):
+    return jax.vmap(target.sample)(jax.random.split(key, NUMBER))
+
+
 def draw(target, key) -> np.ndarray:
     """Samples, in float64."""
-    x = jax.jit(jax.vmap(target.sample))(jax.random.split(key, NUMBER))
-    return np.asarray(x, np.float64)
+    return np.asarray(_draw(target, key), np.float64)
 
 
+@functools.cache
 def masses(target, limit: float, bins: int, sub: int = 10) -> np.ndarray:
     """Mass of each cell of a grid on [-limit, limit]² by the midpoint rule, and of the rest."""
     number = bins * sub
@@ -46,6 +54,16 @@ def counts(x: np.ndarray, limit: float, bins: int) -> np.ndarray:
     """Samples in each cell of that grid, and in the rest."""
     cells, _, _ = np.histogram2d(*x.T, bins=bins, range=[[-limit, limit]] * 2)
     return np.append(cells.ravel(), len(x) - cells.sum())
+
+
+@eqx.filter_jit
+def _modes(target, x):
+    return jax.vmap(target.mode_index)(x)
+
+
+def modes(target, x: np.ndarray) -> np.ndarray:
+    """The mode that each sample is in."""
+    return np.asarray(_modes(target, jnp.asarray(x, jnp.float32)))
 
 
 def uniform_counts(u: np.ndarray) -> np.ndarray:
@@ -87,7 +105,7 @@ def test_modes_and_radii_of_mixtures(target, key_number):
     within a component is that of a Gaussian, and not that of one 3 % wider.
     """
     x = draw(target, jax.random.key(key_number))
-    index = np.asarray(jax.jit(jax.vmap(target.mode_index))(jnp.asarray(x, jnp.float32)))
+    index = modes(target, x)
     inside = index >= 0
     number = target.num_modes
     found = np.append(np.bincount(index[inside], minlength=number), np.sum(~inside))
@@ -109,8 +127,7 @@ def test_wells_are_independent(key):
     left = np.interp(0, grid, law)
     chance = np.asarray([left, 1 - left])
     product = np.einsum("i,j,k->ijk", chance, chance, chance).ravel()
-    index = np.asarray(jax.jit(jax.vmap(target.mode_index))(jnp.asarray(x, jnp.float32)))
-    found = np.bincount(index, minlength=8)
+    found = np.bincount(modes(target, x), minlength=8)
     assert fits(found, product)
     assert rejects(found, product[::-1])
     for pair in range(3):

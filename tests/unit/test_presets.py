@@ -1,7 +1,10 @@
 """The paper's presets hold the paper's constants."""
 
+import dataclasses
+
 import pytest
 
+from didact._experiment import OptimiserConfig
 from didact.behaviours import FromReplay, FromTeacher, OnPolicy
 from didact.environments import Hypergrid, published_backward_kernel
 from didact.networks import MLPConfig
@@ -21,7 +24,7 @@ every_grid = pytest.mark.parametrize("size", GRIDS, ids=str)
 
 
 def test_all_methods_of_the_comparison_are_there():
-    assert set(GRID_PRESETS) == PUBLISHED | {"one-sided", *EXPLORATION_PRESETS}
+    assert set(GRID_PRESETS) == PUBLISHED | {"one-sided", "didact", *EXPLORATION_PRESETS}
     assert all(GRID_PRESETS.values())
 
 
@@ -146,3 +149,11 @@ def test_a_buffer_holds_a_batch_on_the_smallest_grids():
 def test_impossible_requests_are_refused(arguments, remedy):
     with pytest.raises(ValueError, match=remedy):
         grid(*arguments)
+
+
+@every_grid
+def test_our_own_is_replay_by_reward_at_a_rate_that_falls(size):
+    experiment, published = grid("didact", *size), grid("tb-prt", *size)
+    rate = OptimiserConfig(3e-3, decay_steps=published.steps, final_fraction=0.02)
+    assert experiment == dataclasses.replace(published, optimiser=rate)
+    assert grid("didact", *size, steps=700).optimiser.decay_steps == 700
