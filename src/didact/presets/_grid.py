@@ -30,7 +30,7 @@ GRID_PRESETS = {
 
 
 def grid(
-    preset: str = "teacher-per",
+    preset: str = "didact",
     dim: int = 2,
     side: int = 128,
     *,
