@@ -1,0 +1,164 @@
+"""The search for the default preset of grids: variants of replay and Teacher, by exact verdicts.
+
+    python benchmarks/recipes.py run --task 4x16 --recipes "tb-prt, rate 0.003, cosine"
+    python benchmarks/recipes.py table                  # from benchmarks/results/recipes.jsonl
+
+Tuned with the seeds 100, 101, ...; reported numbers are those of other seeds (`didact bench`). All
+variants have the paper's reward calls, and but for those that say so its gradient steps.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import didact
+from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
+from didact.presets import grid
+from didact.replay import Priority
+
+RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
+CHUNK = 1_000
+Change = Callable[[didact.Experiment], didact.Experiment]
+
+
+def cosine(experiment: didact.Experiment) -> didact.Experiment:
+    """Rates that fall to 2 %."""
+    optimiser = replace(experiment.optimiser, decay_steps=experiment.steps, final_fraction=0.02)
+    return replace(experiment, optimiser=optimiser)
+
+
+def rate(experiment: didact.Experiment) -> didact.Experiment:
+    """A learning rate of 0.003."""
+    return replace(experiment, optimiser=replace(experiment.optimiser, learning_rate=3e-3))
+
+
+def order(priority: Priority) -> Change:
+    """Another priority of the buffer."""
+
+    def change(experiment: didact.Experiment) -> didact.Experiment:
+        assert experiment.replay is not None
+        return replace(experiment, replay=replace(experiment.replay, priority=priority))
+
+    return change
+
+
+def from_student(experiment: didact.Experiment) -> didact.Experiment:
+    """log Z learns from the Student's own batches alone."""
+    return replace(experiment, log_z_from_student=True, initial_log_z=None)
+
+
+def seldom(experiment: didact.Experiment) -> didact.Experiment:
+    """One new batch in four is the Teacher's, in place of one in two."""
+    own, replayed, taught = OnPolicy(), FromReplay(), FromTeacher()
+    turns = (own, replayed, own, replayed, own, replayed, taught, replayed)
+    return replace(experiment, behaviour=Cycle(turns))
+
+
+def twice(experiment: didact.Experiment) -> didact.Experiment:
+    """Twice the gradient steps at the same reward calls, the others from the buffer."""
+    own, replayed, taught = OnPolicy(), FromReplay(), FromTeacher()
+    turns = (own, replayed, replayed, replayed, taught, replayed, replayed, replayed)
+    return replace(experiment, behaviour=Cycle(turns), steps=2 * experiment.steps)
+
+
+RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
+    "tb-prt, cosine": ("tb-prt", (cosine,)),
+    "tb-prt, rate 0.003, cosine": ("tb-prt", (rate, cosine)),
+    "one-sided, cosine": ("one-sided", (cosine,)),
+    "one-sided, by reward, cosine": ("one-sided", (order("reward"), cosine)),
+    "one-sided, by reward, cosine, twice the steps": (
+        "one-sided",
+        (order("reward"), twice, cosine),
+    ),
+    "one-sided, by reward, rate 0.003, cosine": ("one-sided", (order("reward"), rate, cosine)),
+    "one-sided, by reward, log Z from the Student, rate 0.003, cosine": (
+        "one-sided",
+        (order("reward"), from_student, rate, cosine),
+    ),
+    "one-sided in one batch of four, by reward, rate 0.003, cosine": (
+        "one-sided",
+        (order("reward"), seldom, rate, cosine),
+    ),
+    "teacher-per, rate 0.003, cosine": ("teacher-per", (rate, cosine)),
+}
+"""Preset, and what is changed in it, in this order."""
+
+
+def run(task: str, name: str, seeds: list[int]) -> None:
+    """Train to the end, with verdicts after a quarter, a half and all of it."""
+    dim, side = map(int, task.split("x"))
+    preset, changes = RECIPES[name]
+    experiment = grid(preset, dim, side)
+    for change in changes:
+        experiment = change(experiment)
+    state, began = didact.init(experiment, seeds), time.perf_counter()
+    for share in (0.25, 0.5, 1):
+        until = round(share * experiment.steps)
+        while (left := until - int(state.step)) > 0:
+            steps = min(CHUNK, left)
+            state, _ = didact.train_chunk(experiment, state, steps, capacity=CHUNK)
+        row = {"task": task, "name": name, "seeds": seeds, "step": until}
+        row |= {"calls": experiment.reward_calls(until), "secs": time.perf_counter() - began}
+        row["rows"] = [_verdict(experiment, state, i) for i in range(len(seeds))]
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(table([row]).splitlines()[-1], flush=True)
+
+
+def _verdict(experiment: didact.Experiment, state: didact.TrainState, i: int) -> dict[str, Any]:
+    verdict, _ = didact.metrics.evaluate_exactly(
+        state.student(i), experiment.target, experiment.objective
+    )
+    found = state.seeds.modes_found
+    return {
+        "found": None if found is None else int(np.sum(found[i])),
+        "held": verdict["modes_held"],
+        "recall": verdict["mode_mass_recall"],
+        "tv": verdict["tv"],
+        "lze": verdict["log_z_error"],
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: each seed, and the mean of the total variation."""
+    lines = [
+        "| grid | recipe | reward calls | found | held | mode-mass recall | TV |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        each = {key: [seed[key] for seed in row["rows"]] for key in ("found", "held", "recall")}
+        recall = ", ".join(f"{value:.3f}" for value in each["recall"])
+        spread = statistics.mean(seed["tv"] for seed in row["rows"])
+        counts = (", ".join(f"{n:,}" for n in each[key]) for key in ("found", "held"))
+        size = row["task"].replace("x", ", ")
+        cells = (f"({size})", row["name"], f"{row['calls']:,}", *counts, recall, f"{spread:.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train, or tabulate what is kept at the end of each training."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["run", "table"])
+    parser.add_argument("--task", default="4x16")
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102])
+    options = parser.parse_args()
+    if options.action == "run":
+        for name in options.recipes:
+            run(options.task, name, options.seeds)
+        return
+    kept = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    latest = {(row["task"], row["name"]): row for row in kept}
+    print(table(sorted(latest.values(), key=lambda row: row["task"])))
+
+
+if __name__ == "__main__":
+    main()
