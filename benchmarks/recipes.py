@@ -54,6 +54,11 @@ def from_student(experiment: didact.Experiment) -> didact.Experiment:
     return replace(experiment, log_z_from_student=True, initial_log_z=None)
 
 
+def uniform(experiment: didact.Experiment) -> didact.Experiment:
+    """5 % uniform actions in new batches, of which there is no Teacher's."""
+    return replace(experiment, behaviour=Cycle((OnPolicy(0.05), FromReplay())))
+
+
 def seldom(experiment: didact.Experiment) -> didact.Experiment:
     """One new batch in four is the Teacher's, in place of one in two."""
     own, replayed, taught = OnPolicy(), FromReplay(), FromTeacher()
@@ -71,6 +76,7 @@ def twice(experiment: didact.Experiment) -> didact.Experiment:
 RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "tb-prt, cosine": ("tb-prt", (cosine,)),
     "tb-prt, rate 0.003, cosine": ("tb-prt", (rate, cosine)),
+    "tb-prt, 5 % uniform actions, rate 0.003, cosine": ("tb-prt", (uniform, rate, cosine)),
     "one-sided, cosine": ("one-sided", (cosine,)),
     "one-sided, by reward, cosine": ("one-sided", (order("reward"), cosine)),
     "one-sided, by reward, cosine, twice the steps": (
