@@ -152,8 +152,8 @@ def test_impossible_requests_are_refused(arguments, remedy):
 
 
 @every_grid
-def test_our_own_is_replay_by_reward_at_a_rate_that_falls(size):
+def test_our_own_is_replay_by_reward_whose_rates_fall_at_the_end(size):
     experiment, published = grid("didact", *size), grid("tb-prt", *size)
-    rate = OptimiserConfig(3e-3, decay_steps=published.steps, final_fraction=0.02)
-    assert experiment == dataclasses.replace(published, optimiser=rate)
-    assert grid("didact", *size, steps=700).optimiser.decay_steps == 700
+    rates = OptimiserConfig(milestones=(published.steps * 4 // 5,))
+    assert experiment == dataclasses.replace(published, optimiser=rates)
+    assert grid("didact", *size, steps=700).optimiser.milestones == (560,)
