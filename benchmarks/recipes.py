@@ -142,8 +142,8 @@ def _verdict(experiment: didact.Experiment, state: didact.TrainState, i: int) ->
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: each seed, and the mean of the total variation."""
     lines = [
-        "| grid | recipe | reward calls | found | held | mode-mass recall | TV |",
-        "|---|---|---|---|---|---|---|",
+        "| grid | recipe | seeds | reward calls | found | held | mode-mass recall | TV |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         each = {key: [seed[key] for seed in row["rows"]] for key in ("found", "held", "recall")}
@@ -151,7 +151,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         spread = statistics.mean(seed["tv"] for seed in row["rows"])
         counts = (", ".join(f"{n:,}" for n in each[key]) for key in ("found", "held"))
         size = row["task"].replace("x", ", ")
-        cells = (f"({size})", row["name"], f"{row['calls']:,}", *counts, recall, f"{spread:.3f}")
+        seeds = f"{row['seeds'][0]} to {row['seeds'][-1]}"
+        cells = (f"({size})", row["name"], seeds, f"{row['calls']:,}", *counts, recall)
+        cells = (*cells, f"{spread:.3f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -169,7 +171,7 @@ def main() -> None:
             run(options.task, name, options.seeds)
         return
     kept = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    latest = {(row["task"], row["name"]): row for row in kept}
+    latest = {(row["task"], row["name"], *row["seeds"]): row for row in kept}
     print(table(sorted(latest.values(), key=lambda row: row["task"])))
 
 

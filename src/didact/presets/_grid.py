@@ -88,10 +88,10 @@ def grid(
 
 
 def _own(own: OnPolicy, target: DeceptiveGrid, batch_size: int, steps: int) -> Parts:
-    """The published replay by reward, and a fifth of the training in which what was found is learned
-    well: at a constant rate the noise of the last batches stays. A rate that falls from the start,
-    or is higher at first, holds more where all modes are found, but ends the search for them: the
-    Student learns to leave out what it has not seen.
+    """The published replay by reward, and a fifth of the training in which what was found is
+    learned well: at a constant rate the noise of the last batches stays. A rate that falls from the
+    start, or is higher at first, holds more where all modes are found, but may end the search for
+    them: the Student learns to leave out what it has not seen.
     """
     optimiser = OptimiserConfig(milestones=(max(steps * 4 // 5, 1),))
     return _published("tb-prt", own, FromTeacher(), target, batch_size) | {"optimiser": optimiser}
