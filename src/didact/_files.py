@@ -168,11 +168,12 @@ def _sync_folder(path: Path) -> None:
     """Wait until the names in a folder are on the disk."""
     if os.name == "nt":  # has no such call, and orders its own writes
         return
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
-            raise
-    finally:
-        os.close(folder)
+    with _naming(path):
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
+                raise
+        finally:
+            os.close(folder)

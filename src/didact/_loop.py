@@ -212,19 +212,21 @@ class Loop:
         self._bar.phase("looking for what is not finite")
         number = int(failed.step)
         trouble = _train.trouble_message(int(jnp.max(failed.seeds.trouble)))
+        kept = ""
         try:
             writer.wait()
             good = self._repeat(step)
             if good is not None and step > 0:
                 writer.save(good, best=best)
+                writer.wait()
+                kept = f", with the state after step {step}"
             before = None if good is None else self._repeat(number - 1, good)
             told = self._told(None if before is None else self._take_apart(before), number)
         except (OSError, HostError, ValueError, jax.errors.JaxRuntimeError) as error:
             told = f", and could not be looked into ({error})"
         return FloatingPointError(
-            f"{trouble} (step {number}){told}. What was written to {self._path} is kept, with the "
-            f"state after step {step}; with skip_nonfinite (--skip-nonfinite) a run passes over "
-            "such steps."
+            f"{trouble} (step {number}){told}. What was written to {self._path} is kept{kept}; "
+            "with skip_nonfinite (--skip-nonfinite) a run passes over such steps."
         )
 
     def _repeat(self, step: int, state: TrainState | None = None) -> TrainState | None:

@@ -302,7 +302,8 @@ def _read_seen(folder: Path, step: int) -> np.ndarray:
         return np.zeros(0, _SEEN_ROW)
     # Mapped, and not read: of the rows only those that are asked for take memory.
     rows = np.memmap(path, _SEEN_ROW, "r", len(_SEEN), whole)
-    return np.array(rows[rows["step"] <= step])
+    # Steps count from 1: what a power cut leaves at the end of a file may be zeros.
+    return np.array(rows[(rows["step"] >= 1) & (rows["step"] <= step)])
 
 
 def _check(row: Mapping[str, Any]) -> None:

@@ -277,6 +277,8 @@ def _train_on(
         if not stopped and not should_stop():
             bar.phase("evaluating")
             verdict = judge(path, experiment, seeds, state, num_draws)
+            # A page of an earlier stop would count as the one that the end writes.
+            (path / "report.html").unlink(missing_ok=True)
             keep_verdict(path, experiment, seeds, state, verdict)
         bar.phase("writing the report")
         run.report()

@@ -9,12 +9,16 @@ function that raises, hangs or dies is the subject of `test_host_rewards.py`.
 import ast
 import errno
 import itertools
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
 
 import didact
+from didact import report
+from didact._files import make_folder
 
 from .._runs import Result, checkpoint_files, empty_report, record, run_cli, same_results
 from ._disk import Disk
@@ -228,3 +232,36 @@ def test_checkpoints_are_written_by_the_clock(
         assert run_cli("train", "grid", *OPTIONS[:4], "--checkpoint-seconds", "10", "--out", out)
     written = [name for name in disk.operations if name.startswith("open .0000")]
     assert 3 <= len(written) <= 5
+
+
+def test_a_folder_that_cannot_be_synced_is_named(tmp_path, monkeypatch):
+    """The disk of the other tests stands in for that call."""
+    plain = os.fsync
+
+    def fsync(number):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.ENOSPC, "no space left")
+        plain(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="no space left") as error:
+        make_folder(tmp_path / "new")
+    assert error.value.filename == str(tmp_path)
+
+
+def test_a_report_of_an_earlier_stop_is_not_that_of_the_end(tmp_path, monkeypatch):
+    """Killed after the verdict, before the page: the same command writes it."""
+    experiment = didact.presets.grid()
+    didact.train(experiment, out=tmp_path, evaluations=1, num_draws=16, should_stop=lambda: True)
+    assert (tmp_path / "report.html").is_file()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            didact.train(experiment, out=tmp_path, evaluations=1, num_draws=16)
+    assert not (tmp_path / "report.html").exists()
+    didact.train(experiment, out=tmp_path, evaluations=1, num_draws=16)
+    assert (tmp_path / "report.html").is_file()

@@ -25,6 +25,13 @@ class Plain(Target):
         return jnp.where(x[0] == 3, jnp.where(x[1] < 2, 0, 1), -1)
 
 
+class Forbidden(Plain):
+    """One object is forbidden, and log Z is far off all the same."""
+
+    def log_reward(self, x):
+        return jnp.where((x[0] == 2) & (x[1] == 1), -1e9, jnp.log(1.0 + x[0]))
+
+
 class Integer(Plain):
     def log_reward(self, x):
         return x[0] + 1
@@ -130,6 +137,7 @@ FAULTS = [
     (NaNSomewhere(), GRID, "log_reward is finite"),
     (NaNGradient(num_modes=None), Diffusion(2, 1), "log_reward is finite, and its gradient"),
     (Plain(log_z=2.0), GRID, LOG_Z),
+    (Forbidden(log_z=50.0), GRID, LOG_Z),
     (ModeBeyondTheLast(), GRID, "mode_index is -1 or below num_modes"),
     (ModeThatNothingHas(), GRID, "every mode has an object"),
     (TracedLogZ(), GRID, "log_z and num_modes are plain numbers or None"),

@@ -47,6 +47,10 @@ def _compare(ledger: Ledger, before: dict[str, Any], who: str) -> None:
     ledger.holds(LAW, f"{who} changes {' and '.join(changed)}." if changed else None)
 
 
+class _NotMadeAgain(Exception):
+    """A constructor does not take what the object has of its arguments."""
+
+
 def _make_again(ledger: Ledger, thing: object) -> None:
     parameters = inspect.signature(type(thing)).parameters.values()
     given = {p.name: getattr(thing, p.name) for p in parameters if hasattr(thing, p.name)}
@@ -56,7 +60,7 @@ def _make_again(ledger: Ledger, thing: object) -> None:
     before = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         _check_random_states(ledger, lambda: type(thing)(**given))
-    except (TypeError, ValueError) as error:
+    except _NotMadeAgain as error:
         ledger.leave_out(f"its constructor: it does not take its own attributes ({error})")
     finally:
         random.setstate(before[0])
@@ -72,7 +76,10 @@ def _check_random_states(ledger: Ledger, make: Callable[[], object]) -> None:
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         before = random.getstate(), _numpy_state()
-        make()
+        try:
+            make()
+        except Exception as error:  # whatever a constructor of the user's raises
+            raise _NotMadeAgain(str(error)) from error
         now = random.getstate(), _numpy_state()
         return now[0] != before[0], now[1] != before[1], now[0]
 

@@ -21,8 +21,9 @@ def chi_square(counts: ArrayLike, probabilities: ArrayLike, least_expected: floa
     """The p-value of Pearson's χ² test of counts against probabilities that sum to 1.
 
     Cells with fewer expected counts than `least_expected` are taken together, the smallest
-    first, so that the χ² law holds; where one alone is left, the test is of its count. A count
-    where the probability is 0 has p-value 0.
+    first, so that the χ² law holds; where no more than two are left, the test is that of a
+    binomial count, since far out the χ² law does not hold for one small cell. A count where the
+    probability is 0 has p-value 0.
     """
     from scipy import stats
 
@@ -34,7 +35,7 @@ def chi_square(counts: ArrayLike, probabilities: ArrayLike, least_expected: floa
     if np.count_nonzero(probabilities) == 1:
         return 1.0
     observed, expected = _grouped(counts, probabilities, least_expected)
-    if len(expected) == 1:  # all but one are rare
+    if len(expected) <= 2:
         top = int(np.argmax(probabilities))
         chance = min(float(probabilities[top]), 1.0)
         return float(stats.binomtest(round(counts[top]), round(counts.sum()), chance).pvalue)
