@@ -21,7 +21,7 @@ demo: $(VENV)/runtime.stamp ## train a Teacher and a Student on a grid; ends wit
 
 # Compilation is most of the time of the tests: here it is kept short, `test-all` has all of it.
 test: lint ## lint, then all tests but the slow ones
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile --durations 15
 
 test-all: lint docs ## lint, the documentation, and every test
 	$(BIN)/pytest -n 2 --dist loadfile

@@ -401,6 +401,7 @@ def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("didact._host._evaluator._evaluators", {})
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_cost_and_ends_the_same_however_it_was_stopped(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,6 +209,7 @@ def test_steps_are_passed_over_and_counted(tmp_path: Path) -> None:
         _ = didact.train(setting(), out, seeds=SEEDS, **options)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_passed_over_changes_nothing_but_the_count() -> None:
     experiment = setting(skip_nonfinite=True, objective=Fragile(below=-0.65))
     state, passed_over = didact.init(experiment, SEEDS), 0

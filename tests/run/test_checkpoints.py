@@ -196,6 +196,7 @@ def same_state(run: Path, reference: Path) -> None:
     assert checkpoint_files(run)[-1].name == checkpoint_files(reference)[-1].name
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_made_longer(copy: Path, trained: Path, tmp_path: Path) -> None:
     """By the command line; the same in one call from the start, and in Python."""
     _ = succeeds("train", "grid", "--resume", "--out", copy, "--extend", 260)

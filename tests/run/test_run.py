@@ -152,6 +152,7 @@ def test_data_that_are_missing_are_no_damage_of_the_run(
         didact.Run.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_another_function_of_the_same_name_is_another_run(tmp_path: Path) -> None:
     own = didact.Experiment(
         Hypergrid(2, 5), FromFunction(hill), network=MLPConfig(width=9), batch_size=4, steps=4

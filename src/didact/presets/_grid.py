@@ -12,25 +12,25 @@ from ..teacher import DoubleLog, OneSided
 from ._exploration import EXPLORATION_PRESETS, UNEXPLORED, Parts, explore
 
 _MOST_REPLAYED = 1_000_000
-WITH_BUFFER = ("tb-prt", "tb-per", "teacher-prt", "teacher-per", "one-sided", "didact")
+WITH_BUFFER = ("tb-prt", "tb-per", "teacher-prt", "teacher-per", "one-sided", "tb-prt-late")
 """Presets of which every second batch is replayed."""
 GRID_PRESETS = {
     "tb": "trajectory balance, on-policy",
     "eps": "trajectory balance with 1 % uniform actions",
     "tb-prt": "trajectory balance with reward-prioritised replay",
     "tb-per": "trajectory balance with loss-prioritised replay",
+    "tb-prt-late": "as tb-prt, with rates that fall to a tenth for the last fifth",
     "teacher": "adaptive Teacher, no buffer",
     "teacher-prt": "adaptive Teacher with reward-prioritised replay",
     "teacher-per": "adaptive Teacher with replay prioritised by the Teacher's reward",
     "one-sided": "our own Teacher: under-sampling times reward, which also orders the buffer",
-    "didact": "our own: reward-prioritised replay, whose rates fall to a tenth for the last fifth",
     **EXPLORATION_PRESETS,
 }
 """Name and one-line description of each method."""
 
 
 def grid(
-    preset: str = "didact",
+    preset: str = "teacher-per",
     dim: int = 2,
     side: int = 128,
     *,
@@ -73,8 +73,8 @@ def grid(
         parts = explore(
             *(preset, own, by_teacher), regression=Squared(), depth=depth, batch_size=batch_size
         )
-    elif preset == "didact":
-        parts = _own(own, target, batch_size, steps)
+    elif preset == "tb-prt-late":
+        parts = _late(own, target, batch_size, steps)
     else:
         parts = _published(preset, own, by_teacher, target, batch_size)
     return Experiment(
@@ -87,7 +87,7 @@ def grid(
     )
 
 
-def _own(own: OnPolicy, target: DeceptiveGrid, batch_size: int, steps: int) -> Parts:
+def _late(own: OnPolicy, target: DeceptiveGrid, batch_size: int, steps: int) -> Parts:
     """The published replay by reward, and a fifth of the training in which what was found is
     learned well: at a constant rate the noise of the last batches stays. A rate that falls from the
     start, or is higher at first, holds more where all modes are found, but may end the search for
