@@ -34,12 +34,6 @@ def cosine(experiment: didact.Experiment) -> didact.Experiment:
     return replace(experiment, optimiser=optimiser)
 
 
-def late(experiment: didact.Experiment) -> didact.Experiment:
-    """Rates that are constant for four fifths of the training, and then a tenth."""
-    optimiser = replace(experiment.optimiser, milestones=(experiment.steps * 4 // 5,))
-    return replace(experiment, optimiser=optimiser)
-
-
 def rate(experiment: didact.Experiment) -> didact.Experiment:
     """A learning rate of 0.003."""
     return replace(experiment, optimiser=replace(experiment.optimiser, learning_rate=3e-3))
@@ -81,7 +75,7 @@ def twice(experiment: didact.Experiment) -> didact.Experiment:
 
 RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "tb-prt, cosine": ("tb-prt", (cosine,)),
-    "tb-prt, a tenth at the end": ("tb-prt", (late,)),
+    "tb-prt, a tenth at the end": ("tb-prt-late", ()),
     "tb-prt, rate 0.003, cosine": ("tb-prt", (rate, cosine)),
     "tb-prt, 5 % uniform actions, rate 0.003, cosine": ("tb-prt", (uniform, rate, cosine)),
     "one-sided, cosine": ("one-sided", (cosine,)),

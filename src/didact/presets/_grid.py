@@ -12,8 +12,6 @@ from ..teacher import DoubleLog, OneSided
 from ._exploration import EXPLORATION_PRESETS, UNEXPLORED, Parts, explore
 
 _MOST_REPLAYED = 1_000_000
-WITH_BUFFER = ("tb-prt", "tb-per", "teacher-prt", "teacher-per", "one-sided", "tb-prt-late")
-"""Presets of which every second batch is replayed."""
 GRID_PRESETS = {
     "tb": "trajectory balance, on-policy",
     "eps": "trajectory balance with 1 % uniform actions",
@@ -62,8 +60,6 @@ def grid(
             f"preset {preset!r} explores in its own way: leave epsilon and temperature out."
         )
     environment, target = Hypergrid(dim, side), DeceptiveGrid(dim, side, convention)
-    buffered = preset in WITH_BUFFER
-    steps = paper_steps(dim, side, buffered=buffered) if steps is None else steps
     if preset == "eps" and epsilon is None:
         epsilon = 0.01
     own, by_teacher = OnPolicy(epsilon, temperature), FromTeacher(epsilon, temperature)
@@ -73,10 +69,12 @@ def grid(
         parts = explore(
             *(preset, own, by_teacher), regression=Squared(), depth=depth, batch_size=batch_size
         )
-    elif preset == "tb-prt-late":
-        parts = _late(own, target, batch_size, steps)
     else:
-        parts = _published(preset, own, by_teacher, target, batch_size)
+        published = preset.removesuffix("-late")
+        parts = _published(published, own, by_teacher, target, batch_size)
+    steps = paper_steps(dim, side, buffered="replay" in parts) if steps is None else steps
+    if preset == "tb-prt-late":
+        parts["optimiser"] = _late(steps)
     return Experiment(
         environment=environment,
         target=target,
@@ -87,14 +85,13 @@ def grid(
     )
 
 
-def _late(own: OnPolicy, target: DeceptiveGrid, batch_size: int, steps: int) -> Parts:
-    """The published replay by reward, and a fifth of the training in which what was found is
-    learned well: at a constant rate the noise of the last batches stays. A rate that falls from the
-    start, or is higher at first, holds more where all modes are found, but may end the search for
-    them: the Student learns to leave out what it has not seen.
+def _late(steps: int) -> OptimiserConfig:
+    """A fifth of the training in which what was found is learned well: at a constant rate the noise
+    of the last batches stays. A rate that falls from the start, or is higher at first, holds more
+    where all modes are found, but may end the search for them: the Student learns to leave out what
+    it has not seen.
     """
-    optimiser = OptimiserConfig(milestones=(max(steps * 4 // 5, 1),))
-    return _published("tb-prt", own, FromTeacher(), target, batch_size) | {"optimiser": optimiser}
+    return OptimiserConfig(milestones=(max(steps * 4 // 5, 1),))
 
 
 def _published(

@@ -260,7 +260,7 @@ def check_continuous(
 
 def check_mass(ledger: Ledger, mass: Mass, what: str) -> None:
     """Whether an integral is 1."""
-    if not mass.is_precise and not (np.isnan(mass.log_value) or np.isposinf(mass.log_value)):
+    if not mass.is_judged:
         ledger.leave_out(f"{NORMALISED}: the integral is not known precisely enough")
         return
     fault = mass.fault(what)

@@ -68,6 +68,12 @@ class Mass(NamedTuple):
         """Whether the error can be taken for that of a normal variate, and is small."""
         return bool(self.error < 0.05) and bool(self.share < 0.02)
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether it is known well enough for a verdict: precisely, or that it is no number."""
+        log_value = float(self.log_value)
+        return self.is_precise or math.isnan(log_value) or log_value == math.inf
+
     def fault(self, what: str) -> str | None:
         """Why the integral is not 1: by more than 6 standard errors (a chance of 2e-9) and 2 %."""
         log_value, error = float(self.log_value), float(self.error)
