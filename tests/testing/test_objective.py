@@ -102,6 +102,14 @@ class HeldByAccident(Balance):
         return stop_gradient(self.residual(scored)) * self.residual(scored)
 
 
+class DriftsAtTheOptimum(Balance):
+    """A gradient is left that is too small to be seen beside those away from the optimum."""
+
+    def loss(self, scored):
+        drift = 0.05 * self.residual(scored)
+        return super().loss(scored) + drift - stop_gradient(drift)
+
+
 class Overflows(Balance):
     def loss(self, scored):
         return jnp.cosh(self.residual(scored)) - 1
@@ -136,6 +144,20 @@ class Misdirected(Balance):
         return self.weight(scored) * length
 
 
+class Absolute(Balance):
+    """No fault: a loss with a kink at the optimum."""
+
+    def loss(self, scored):
+        return jnp.abs(self.residual(scored))
+
+
+class AbsoluteFromFurtherOn(Balance):
+    """The kink is not where the optimum is."""
+
+    def loss(self, scored):
+        return jnp.abs(self.residual(scored) - 0.1)
+
+
 SIGN = "residual is log R + log P_B - log Z - log P_F: positive where a trajectory is too rare"
 FAULTS = [
     (OppositeSign, SIGN),
@@ -147,6 +169,8 @@ FAULTS = [
     (ByPlace, "the order of trajectories does not matter"),
     (ForgetsWeights, "a trajectory of weight 0 does not count"),
     (LeavesALoss, "at the exact optimum there is no loss, and no gradient of it"),
+    (DriftsAtTheOptimum, "at the exact optimum there is no loss, and no gradient of it"),
+    (AbsoluteFromFurtherOn, "at the exact optimum there is no loss, and no gradient of it"),
     (HeldByAccident, "the gradient is the slope of the loss"),
     (Overflows, "losses and gradients are finite, also where residuals are 1e4"),
     (NaNAtTheOptimum, "losses and gradients are finite"),
@@ -171,6 +195,10 @@ def test_a_sign_is_said_to_be_the_opposite(key):
 
 def test_what_has_no_fault_passes(key):
     assert "the gradient is the slope of the loss" in check_objective(Balance(), key=key).laws
+
+
+def test_a_loss_may_have_a_kink_at_the_optimum(key):
+    check_objective(Absolute(), key=key)
 
 
 def test_a_part_can_be_held_constant_on_purpose(key):

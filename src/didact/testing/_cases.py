@@ -25,7 +25,7 @@ class Cases:
     order: NDArray[np.int64]  # of the trajectories in "permuted"
     left_out: NDArray[np.bool_]  # those whose weight is 0, or whose content is another
     batches: dict[str, Batch]
-    directions: dict[str, Table]  # in which each learned part has moved in "... ahead"
+    directions: dict[str, Table]  # in which each learned part moves, "ahead" and "behind"
     wide: Batch  # "away", with columns of padding appended
 
     def __getitem__(self, name: str) -> Batch:
@@ -66,10 +66,11 @@ def make_cases(setting: Problem, random: np.random.Generator) -> Cases:
         "log_pb off": dataclasses.replace(at_optimum, log_pb=at_optimum.log_pb - off),
         "log_reward off": _shifted(setting, at_optimum, paths, -amount),
     }
-    for name, direction in directions.items():
-        for which, step in (("ahead", STEP), ("behind", -STEP)):
-            moved = {name: getattr(here, name) + step * direction}
-            batches[f"{name} {which}"] = dataclasses.replace(here, **moved)
+    for where, batch in (("", here), ("optimum ", at_optimum)):
+        for name, direction in directions.items():
+            for which, step in (("ahead", STEP), ("behind", -STEP)):
+                moved = {name: getattr(batch, name) + step * direction}
+                batches[f"{where}{name} {which}"] = dataclasses.replace(batch, **moved)
     return Cases(
         setting, optimum, paths, order, left_out, batches, directions, _widened(here, COLUMNS)
     )

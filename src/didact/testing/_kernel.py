@@ -15,12 +15,11 @@ from ._laws import Checked, Ledger, fault_at, show_state, take
 from ._process import unchanged
 from ._quadrature import (
     Mass,
-    Slice,
     choose_coordinate,
     mass_of,
     mass_of_line,
     proposals,
-    slice_through,
+    share_below,
 )
 from ._statistics import ERROR_RATE, chi_square, fault_of_places, generator
 
@@ -280,13 +279,13 @@ def _integrate(kernel: Kernel, draws: Any, uniform: Array, z: Array) -> tuple[An
     span = jnp.max(x, axis=0) - jnp.min(x, axis=0)
     coordinate = jax.vmap(lambda u: choose_coordinate(span > 0, u))(uniform)
 
-    def one(x: Array, coordinate: Array) -> Slice:
-        return slice_through(log_density, x, coordinate, span[coordinate], _NODES)
+    def one(x: Array, coordinate: Array) -> Array:
+        return share_below(log_density, x, coordinate, span[coordinate], _NODES)
 
-    slices = jax.vmap(one)(x, coordinate)
+    below = jax.vmap(one)(x, coordinate)
     if x.shape[1] > 1:
-        return slices.u, coordinate, mass_of(log_density, x, span > 0, z), log_density(x[0])
-    return slices.u, coordinate, mass_of_line(log_density, x), log_density(x[0])
+        return below, coordinate, mass_of(log_density, x, span > 0, z), log_density(x[0])
+    return below, coordinate, mass_of_line(log_density, x), log_density(x[0])
 
 
 def _check_parameters(ledger: Ledger, kernel: Kernel) -> None:

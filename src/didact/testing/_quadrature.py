@@ -12,26 +12,17 @@ from jaxtyping import Array, Bool, Float, Float64
 LogDensity = Callable[[Array], Array]
 
 
-class Slice(NamedTuple):
-    """A density along one coordinate through a point.
-
-    `u`: the share of its mass below the point; `log_mass`: the logarithm of all of it.
-    """
-
-    u: Float[Array, ""]
-    log_mass: Float[Array, ""]
-
-
-def slice_through(
+def share_below(
     log_density: LogDensity,
     x: Float[Array, " dim"],
     coordinate: Array,
     span: Array,
     size: int,
-) -> Slice:
-    """Integrate a density along one coordinate of `x`, the others as they are there.
+) -> Float[Array, ""]:
+    """The share of a density along one coordinate through `x` that lies below x.
 
-    If x has this density, normalised or not, then u is uniform on [0, 1], whatever the others.
+    If x has this density, normalised or not, it is uniform on [0, 1], whatever the other
+    coordinates are.
     Nodes reach twice the `span` of the draws of this coordinate to either side of x: `size` even
     ones, and as many that come near to x at every scale.
     """
@@ -41,11 +32,9 @@ def slice_through(
     middle = len(side)
     offset = span * jnp.asarray(np.concatenate([-side[::-1], [0], side]), x.dtype)
     value = jax.vmap(lambda t: log_density(x.at[coordinate].add(t)))(offset)
-    top = jnp.max(value)
-    height = jnp.exp(value - top)
-    area = 0.5 * jnp.diff(offset) * (height[1:] + height[:-1])
-    total = jnp.sum(area)
-    return Slice(jnp.sum(area[:middle]) / total, top + jnp.log(total))
+    height = jnp.exp(value - jnp.max(value))
+    area = jnp.diff(offset) * (height[1:] + height[:-1])
+    return jnp.sum(area[:middle]) / jnp.sum(area)
 
 
 def choose_coordinate(spread: Bool[Array, " dim"], uniform: Array) -> Array:

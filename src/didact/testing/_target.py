@@ -13,7 +13,7 @@ from .._types import EnumerableEnvironment, Environment, SamplableTarget, Sample
 from ._forms import form_of, numbers_as_arrays, scalar_fault
 from ._laws import Checked, Ledger, fault_at, show, show_state, take
 from ._process import unchanged
-from ._quadrature import Mass, cells_of, choose_coordinate, mass_of, proposals, slice_through
+from ._quadrature import Mass, cells_of, choose_coordinate, mass_of, proposals, share_below
 from ._regions import Region, Share, regions_of, share_of
 from ._statistics import ERROR_RATE, chance_of_count, chi_square, fault_of_places, generator
 
@@ -288,7 +288,7 @@ def _slices(target: Target, x: Array, structure: Any, uniform: Array) -> tuple[A
 
     def one(inputs: tuple[Array, Array]) -> Array:
         x, coordinate = inputs
-        return slice_through(log_density, x, coordinate, span[coordinate], _NODES).u
+        return share_below(log_density, x, coordinate, span[coordinate], _NODES)
 
     coordinate = jax.vmap(lambda u: choose_coordinate(span > 0, u))(uniform)
     return jax.lax.map(one, (x, coordinate), batch_size=32), coordinate
