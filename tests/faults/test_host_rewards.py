@@ -151,6 +151,14 @@ def test_log_reward_is_that_of_the_scores(module: ModuleType) -> None:
     np.testing.assert_array_equal(logs.rewards(EVERY).log_reward, wanted.astype(np.float32))
 
 
+def test_scores_in_memory_outlive_the_workers(module: ModuleType) -> None:
+    target = target_of(module, cache=False)
+    first = target.rewards(EVERY)
+    target.close()
+    np.testing.assert_array_equal(target.rewards(EVERY).log_reward, first.log_reward)
+    assert len(scored(module)) == len(EVERY)
+
+
 def test_strings_are_words_of_the_alphabet(module: ModuleType) -> None:
     x = np.array([[0, 1, 2], [1, 1, 0]], np.int32)
     target = HostReward(module.letters, alphabet="ACG", cache=False)

@@ -64,7 +64,11 @@ class Cache:
         return self._do(insert)
 
     def close(self) -> None:
-        """Close the file; it is opened again when it is needed."""
+        """Close the file; it is opened again when it is needed. Scores in memory are kept."""
+        if self.file is not None:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
