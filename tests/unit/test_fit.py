@@ -13,7 +13,7 @@ import pytest
 import didact
 from didact import FitConfig, cli
 from didact._constraints import Constraint
-from didact._fit._modes import Modes, find_modes
+from didact._fit._modes import Modes, find_modes, from_afar
 from didact._fit._standardised import Standardised
 from didact._fit._verdict import judge
 
@@ -243,6 +243,18 @@ def test_a_hill_that_only_chains_find_is_missed():
     assert look(draws, lost).missed(0.02).tolist() == [1]
     # Without the chains nobody knows.
     assert len(look(draws, chains[:6].repeat(2, axis=0)[:8]).missed(0.02)) == 0
+
+
+def test_climbs_from_afar_end_on_hills_that_are_far_away():
+    def far(x):
+        return jnp.logaddexp(-0.5 * jnp.sum(x**2), -0.5 * jnp.sum((x - 3_000.0) ** 2))
+
+    target = Standardised(far, Constraint(2), jnp.zeros(2), jnp.ones(2), jnp.zeros(()))
+    ends = from_afar(target, jax.random.key(0), 64, 2.0)
+    distance = np.abs(ends[:, None] - np.asarray([0.0, 3_000.0])[:, None]).max(axis=2)
+    arrived = distance.min(axis=1) < 0.1
+    assert arrived.mean() > 0.8
+    assert np.all(np.bincount(distance[arrived].argmin(axis=1)) >= 4)
 
 
 # ---- what cannot be fitted -------------------------------------------------------------------

@@ -22,7 +22,7 @@ from .._sampler import Sampler
 from .._train import TrainState
 from ..behaviours import run_mala
 from ..metrics import weights
-from ._modes import Modes, find_modes
+from ._modes import CLIMB, Modes, find_modes, from_afar
 from ._result import Fit
 from ._standardised import Standardised
 from ._training import (
@@ -36,6 +36,7 @@ from ._training import (
 from ._verdict import Verdict, judge
 
 _CHAINS, _CHAIN_STEPS = 128, 200
+_FAR = 64
 _JUDGED_DRAWS = 2_048
 
 
@@ -58,8 +59,8 @@ def fit(
 
     Independent diffusion samplers are trained with an adaptive Teacher, replay and short Langevin
     chains, in rounds. After each round the samplers' importance weights, their agreement, and the
-    hills that Markov chains from overdispersed points find decide whether the answer is reliable;
-    if it is, training ends, else what the chains found is learned from in the next round.
+    hills that Markov chains and climbs from far out find decide whether the answer is reliable; if
+    it is, training ends, else what the chains found is learned from in the next round.
 
     ```python
     result = didact.fit(lambda x: -0.5 * jnp.sum(x**2), dim=3, rng_key=jax.random.key(0))
@@ -236,8 +237,10 @@ class _Run:
         return dataclasses.replace(last, x=x, log_weight=log_weight)
 
     def _look(self, state: TrainState, chains, key: PRNGKeyArray, *, first: bool) -> _Round:
-        """Draw from the samplers, run chains from overdispersed points, and find the hills."""
-        draw_key, start_key, chain_key = jax.random.split(key, 3)
+        """Draw from the samplers, run chains from overdispersed points and climb from far ones, and
+        find the hills.
+        """
+        draw_key, start_key, far_key, chain_key = jax.random.split(key, 4)
         samplers = _students(state)
         x, log_weight = self._draw(samplers, draw_key)
         half, dim = _CHAINS // 2, self.target.dim
@@ -248,8 +251,11 @@ class _Run:
         self.calls += _CHAINS * (_CHAIN_STEPS + 1)
         pooled = log_weight.reshape(-1)
         log_z = float(np.logaddexp.reduce(pooled) - math.log(len(pooled)) - self.target.offset)
+        far = from_afar(self.target, far_key, _FAR, self.config.sigma)
+        self.calls += _FAR * CLIMB
         # At first every point of the search is climbed from: a mode may be held by one alone.
-        seen = np.concatenate([ends, chains.astype(ends.dtype)]) if first else ends
+        searched = [chains.astype(ends.dtype)] if first else []
+        seen = np.concatenate([ends, far, *searched])
         modes, calls = find_modes(
             self.target, x.reshape(-1, dim), weights.normalised(pooled), seen, log_z
         )

@@ -1,11 +1,14 @@
-"""Modes of a density, found by climbing from draws and from Markov chains.
+"""Modes of a density, found by climbing from draws, from Markov chains and from far away.
 
 What is compared: where the sampler's draws lie, by their weights, and where short chains from
-overdispersed points end. A hill that only the chains find is what the sampler misses.
+overdispersed points and climbs from afar end. A hill that only these find is what the sampler
+misses.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,14 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float64, Int
+from jaxtyping import Array, Bool, Float, Float64, Int, PRNGKeyArray
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from .._types import Target
 from ._standardised import LOWEST, in_batches, log_rewards
 
-_CLIMB = 300
+CLIMB = 300
+"""Evaluations of a climb."""
+_DECADES = 4
 _BETWEEN = (0.25, 0.5, 0.75)
 _DIP = 0.5
 _SAME = 1e-3
@@ -37,8 +42,8 @@ class Modes:
 
     `centre` [K, n] in the sampler's coordinates and `log_density` there; `share` [K] of the
     draws' weight, `share_drawn` [K] of the draws themselves; `by_chains` [K]: whether a Markov
-    chain ended there; `log_mass` [K]: the hill's mass by Laplace's approximation, in nats
-    relative to log Z (NaN where the summit is flat).
+    chain, or a climb from afar, ended there; `log_mass` [K]: the hill's mass by Laplace's
+    approximation, in nats relative to log Z (NaN where the summit is flat).
     """
 
     centre: Float64[np.ndarray, "K n"]
@@ -106,7 +111,7 @@ def find_modes(
         by_chains=np.bincount(hill, from_chain, minlength=count)[order] > 0,
         log_mass=log_mass[order],
     )
-    calls = len(start) * (_CLIMB + 1) + pairs * len(_BETWEEN) + count * (2 * start.shape[1])
+    calls = len(start) * (CLIMB + 1) + pairs * len(_BETWEEN) + count * (2 * start.shape[1])
     return modes, calls
 
 
@@ -146,26 +151,54 @@ def _components(
     return connected_components(graph, directed=False)[1]
 
 
+def from_afar(
+    target: Target, key: PRNGKeyArray, count: int, least: float
+) -> Float[np.ndarray, "count n"]:
+    """Where climbs end that begin at all distances from `least` to 10,000 times that, as many in
+    each decade, each with steps in proportion to its distance.
+
+    A mode far away is the nearest one from half of the places that are further away still: these
+    climbs come to modes that no chain of ordinary steps reaches.
+    """
+    direction_key, distance_key = jax.random.split(key)
+    direction = jax.random.normal(direction_key, (count, target.dim))
+    direction = direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
+    distance = least * 10 ** jax.random.uniform(distance_key, (count, 1), maxval=_DECADES)
+    return in_batches(_climb_from_afar, target, np.asarray(distance * direction))
+
+
 @eqx.filter_jit
 def _climb(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B n"]:
-    """Adam's ascent with a falling rate, from each point."""
-    optimiser = optax.adam(optax.cosine_decay_schedule(0.1, _CLIMB))
-    both = jax.value_and_grad(target.log_reward)
+    rate = optax.cosine_decay_schedule(0.1, CLIMB)
+    return jax.vmap(lambda x: _ascend(target, x, rate))(x)
 
-    def one(x):
-        def body(_, carry):
-            x, best, state = carry
-            value, slope = both(x)
-            better = value > best[1]
-            best = (jnp.where(better, x, best[0]), jnp.where(better, value, best[1]))
-            slope = jnp.nan_to_num(slope, posinf=0.0, neginf=0.0)
-            step, state = optimiser.update(-slope, state)
-            return x + step, best, state
 
-        start = (x, (x, jnp.asarray(-jnp.inf, x.dtype)), optimiser.init(x))
-        return lax.fori_loop(0, _CLIMB, body, start)[1][0]
+@eqx.filter_jit
+def _climb_from_afar(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B n"]:
+    def one(x: Float[Array, " n"]) -> Float[Array, " n"]:
+        first, last = 0.1 * jnp.linalg.norm(x), 1e-2
+        return _ascend(target, x, lambda i: first * (last / first) ** (i / CLIMB))
 
     return jax.vmap(one)(x)
+
+
+def _ascend(
+    target: Target, x: Float[Array, " n"], rate: Callable[[Array], Any]
+) -> Float[Array, " n"]:
+    """The highest place that Adam comes to, at a falling rate."""
+    adam = optax.scale_by_adam()
+    both = jax.value_and_grad(target.log_reward)
+
+    def body(i, carry):
+        x, best, state = carry
+        value, slope = both(x)
+        better = value > best[1]
+        best = (jnp.where(better, x, best[0]), jnp.where(better, value, best[1]))
+        step, state = adam.update(jnp.nan_to_num(slope, posinf=0.0, neginf=0.0), state)
+        return x + rate(i) * step, best, state
+
+    start = (x, (x, jnp.asarray(-jnp.inf, x.dtype)), adam.init(x))
+    return lax.fori_loop(0, CLIMB, body, start)[1][0]
 
 
 def _laplace(

@@ -22,6 +22,7 @@ from ._standardised import Standardised
 from ._verdict import Verdict
 
 _BATCH = 2_048
+_LARGEST = 700.0  # exp of more is no number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -271,7 +272,7 @@ def _mode_rows(target: Standardised, modes: Modes) -> tuple[dict[str, Any], ...]
             "log_density": float(modes.log_density[k] + target.offset),
             "share": float(modes.share[k]),
             "share_drawn": float(modes.share_drawn[k]),
-            "laplace_share": float(np.exp(modes.log_mass[k])),
+            "laplace_share": float(np.exp(min(modes.log_mass[k], _LARGEST))),
             "by_chains": bool(modes.by_chains[k]),
         }
         for k, centre in enumerate(modes.centre)

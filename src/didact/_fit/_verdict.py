@@ -33,7 +33,7 @@ class Verdict:
 
 def judge(log_weight: Float64[np.ndarray, "seeds n"], modes: Modes | None, cut: str) -> Verdict:
     """Judge independent samplers by the log weights of their draws, by each other, and by the
-    hills that Markov chains found.
+    hills that a search from far out found.
 
     **Arguments:** `modes`: None if they were not looked for; `cut`: why training ended before its
     rounds did, or nothing.
@@ -74,7 +74,7 @@ def judge(log_weight: Float64[np.ndarray, "seeds n"], modes: Modes | None, cut: 
         else "agreement was not checked, there being one sampler"
     )
     if modes is not None:
-        reason += ", and Markov chains from overdispersed points found no mode that they miss"
+        reason += ", and a search from far out found no mode that they miss"
     return Verdict(True, f"{reason}.", log_z, elbo, share, k_hat, by_seed)
 
 
@@ -86,12 +86,12 @@ def _nan_last(value: float) -> float:
 def _missed(modes: Modes, missed: list[int]) -> str:
     known = [k for k in missed if not math.isnan(modes.log_mass[k])]
     if not known:
-        return "Markov chains found a mode of unknown mass that the samplers do not draw."
+        return "A search from far out found a mode of unknown mass that the samplers do not draw."
     k = max(known, key=lambda k: modes.log_mass[k])
     mass = 100 * math.exp(min(modes.log_mass[k], 0.0))
     return (
-        f"Markov chains found a mode with about {mass:.0f} % of the mass that the sampler draws "
-        f"with {100 * modes.share[k]:.1f} % of its weight"
+        f"A search from far out found a mode with about {mass:.0f} % of the mass that the sampler "
+        f"draws with {100 * modes.share[k]:.1f} % of its weight"
         + (f", and {len(missed) - 1} more" if len(missed) > 1 else "")
         + "."
     )
