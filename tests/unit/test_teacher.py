@@ -104,6 +104,17 @@ def test_the_one_sided_form():
     np.testing.assert_allclose(evaluate(OneSided()), expected, rtol=1e-5)
 
 
+def test_the_one_sided_form_with_a_floor():
+    """log( (η + max(δ, 0)) R^α + floor·Ẑ ), Ẑ from log w = log Ẑ + δ."""
+    residual = jnp.asarray(DELTA)
+    output = ObjectiveOutput(residual**2, residual, None, residual + 3.0)
+    found = OneSided(floor=0.1)(output, jnp.asarray(LOG_R), jnp.ones((4, 1), bool))
+    missed = np.multiply([2.01, 0.01, 0.01, 100.01], np.exp(LOG_R))
+    np.testing.assert_allclose(found, np.log(missed + 0.1 * math.exp(3)), rtol=1e-5)
+    with pytest.raises(ValueError, match="floor must be >= 0"):
+        OneSided(floor=-0.1)
+
+
 def test_small_errors_of_a_converged_student_stay_apart_in_single_precision():
     form = DoubleLog(eta=1e-9, floor=0.0)
     found = evaluate(form, [-1e-4, -2e-4, -4e-4], [0.0, 0.0, 0.0])
