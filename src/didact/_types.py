@@ -43,11 +43,14 @@ class Kernel(eqx.Module):
 
     @abc.abstractmethod
     def log_prob(self, action: Action) -> Float[Array, ""]:
-        """Log-probability (or density, in nats) of an edge."""
+        """Log-probability (or density, in nats) of an edge: -inf where a density is 0."""
 
     @abc.abstractmethod
     def explore(self, amount: Float[Array, ""] | float) -> "Kernel":
-        """Mix with the kernel's own notion of uninformed noise, in proportion `amount`."""
+        """Mix with the kernel's own notion of uninformed noise, in proportion `amount`. Where edges
+        are integers it is a mixture of distributions: (1 - amount) of this one, and `amount` of
+        that which amount = 1 gives. A density may be widened in another way.
+        """
 
     @abc.abstractmethod
     def temper(self, temperature: Float[Array, ""] | float) -> "Kernel":
@@ -84,7 +87,8 @@ class Environment(eqx.Module):
     Sizes decide shapes, so they are properties or static fields.
 
     An action *is* an edge: `backward_step(step(s, a), a) == s`. A state that is
-    terminal has no edge out of it, the initial state none into it.
+    terminal has no edge out of it, the initial state none into it: P_F of the one and P_B of the
+    other are never used, whatever they say.
     """
 
     num_steps: eqx.AbstractVar[int]
@@ -176,7 +180,7 @@ class Target(eqx.Module):
     """An unnormalised density R(x), and what is known exactly about it.
 
     Facts that are not known are None: they switch off what would be computed from them. They
-    are properties or static fields.
+    are properties or static fields. A target on real vectors also has `dim`, their length.
     """
 
     log_z: eqx.AbstractVar[float | None]
@@ -238,7 +242,8 @@ class Scored(eqx.Module):
     log_reward: Float[Array, " B"]
     mask: Bool[Array, "B T"]
     weight: Float[Array, " B"]
-    """0 leaves a trajectory out of the loss."""
+    """Of each trajectory in the mean loss, which training takes; 0 leaves it out. An objective
+    needs it for means of its own alone."""
     novelty: Float[Array, "B T"] | None = None
     """How new the state is that each edge leads to; None where nothing measures it."""
 

@@ -236,6 +236,18 @@ class LearnsFromNothing(Buffer):
 
 KEYS = "each key is used once"
 PATHS = "trajectories are paths of the environment"
+
+
+class LosesItsKeyLater(Strings):
+    """From step 5 on the key is always the same."""
+
+    def draw(self, key, step, batch_size):
+        key = jax.random.wrap_key_data(
+            jnp.where(step < 5, jax.random.key_data(key), jnp.zeros(2, jnp.uint32))
+        )
+        return super().draw(key, step, batch_size)
+
+
 FAULTS = [
     (ReusesTheKey, KEYS),
     (OneKeyForAll, KEYS),
@@ -278,3 +290,18 @@ def test_a_planted_fault_is_found(kind, law, key):
 @pytest.mark.parametrize("kind", [Strings, Buffer])
 def test_what_has_no_fault_passes(kind, key):
     assert KEYS in " ".join(check_behaviour(kind(), agents(), key=key, batch_size=BATCH).laws)
+
+
+def test_later_steps_can_be_looked_at(key):
+    checked = check_behaviour(LosesItsKeyLater(), agents(), key=key, batch_size=BATCH)
+    assert "of the steps 0 to 2" in checked.extent
+    with pytest.raises(ConformanceError, match="At step 5 two keys give the same batch"):
+        check_behaviour(LosesItsKeyLater(), agents(), key=key, batch_size=BATCH, first_step=5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "what"), [({"batch_size": 7}, "even"), ({"first_step": -1}, "0")]
+)
+def test_what_cannot_be_looked_at_is_refused(sizes, what, key):
+    with pytest.raises(ValueError, match=what):
+        check_behaviour(Strings(), agents(), key=key, **sizes)

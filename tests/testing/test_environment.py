@@ -113,6 +113,25 @@ class LongestOfAll(Hypergrid):
         return 2
 
 
+class StartsElsewhere(Hypergrid):
+    """The first state looks like another one, and has the number 0."""
+
+    def initial_state(self):
+        return HypergridState(jnp.full((self.dim,), -1, jnp.int32), jnp.asarray(False))
+
+    def is_initial(self, state):
+        return jnp.all(state.position <= 0) & ~state.stopped
+
+    def index_of(self, state):
+        return super().index_of(HypergridState(jnp.maximum(state.position, 0), state.stopped))
+
+    def depth(self, state):
+        return super().depth(HypergridState(jnp.maximum(state.position, 0), state.stopped))
+
+    def step(self, state, action):
+        return super().step(HypergridState(jnp.maximum(state.position, 0), state.stopped), action)
+
+
 class NumbersThatCollide(Hypergrid):
     """A stop has the number of the place where it is made."""
 
@@ -243,6 +262,19 @@ class ShortFeatures(Hypergrid):
         return state.position.astype(float)
 
 
+class BooleanFeatures(Hypergrid):
+    def features(self, state):
+        return state.position > 0
+
+
+class NoMoreParameters(Hypergrid):
+    """One parameter too few for the edges."""
+
+    @property
+    def forward_size(self):
+        return self.dim
+
+
 class SeedsNumPy(Hypergrid):
     def __init__(self, dim, side):
         np.random.seed(0)  # noqa: NPY002
@@ -266,6 +298,9 @@ FAULTS = [
     (LongPosition, GRID, "states have one form"),
     (BranchOfPython, GRID, "its methods can be compiled and batched"),
     (ShortFeatures, GRID, "real features are a vector of feature_size"),
+    (StartsElsewhere, GRID, "a number stands for one state"),
+    (BooleanFeatures, GRID, "features are numbers"),
+    (NoMoreParameters, GRID, "its methods accept what they are to be given"),
     (SeedsNumPy, GRID, "nothing that belongs to the whole process changes"),
     (SeedsPython, GRID, "nothing that belongs to the whole process changes"),
 ]

@@ -9,6 +9,7 @@ from jax.lax import stop_gradient
 
 from didact.objectives import Objective, ObjectiveOutput, log_weight
 from didact.testing import ConformanceError, check_objective
+from didact.testing._laws import Ledger
 
 
 class Balance(Objective):
@@ -144,6 +145,46 @@ class Misdirected(Balance):
         return self.weight(scored) * length
 
 
+class ForgetsTheSquare(Balance):
+    """The loss is the residual itself."""
+
+    def loss(self, scored):
+        return self.residual(scored)
+
+
+class Likelihood(Balance):
+    """No fault: minus log P_F, which is never negative where edges are counted."""
+
+    learns_log_z: ClassVar[bool] = False
+
+    def residual(self, scored):
+        weight = self.weight(scored)
+        return weight - stop_gradient(jnp.sum(scored.weight * weight) / jnp.sum(scored.weight))
+
+    def loss(self, scored):
+        return -jnp.sum(jnp.where(scored.mask, scored.log_pf, 0), axis=1)
+
+
+class OppositeLikelihood(Likelihood):
+    def loss(self, scored):
+        return -super().loss(scored)
+
+
+class MinusTheSquare(Balance):
+    def loss(self, scored):
+        return -super().loss(scored)
+
+
+class AscendsThroughThePaths(Likelihood):
+    """Reverse KL with the sign of the reward lost."""
+
+    pathwise: ClassVar[bool] = True
+    path_only: ClassVar[bool] = False
+
+    def loss(self, scored):
+        return self.weight(scored)
+
+
 class Absolute(Balance):
     """No fault: a loss with a kink at the optimum."""
 
@@ -171,6 +212,10 @@ FAULTS = [
     (LeavesALoss, "at the exact optimum there is no loss, and no gradient of it"),
     (DriftsAtTheOptimum, "at the exact optimum there is no loss, and no gradient of it"),
     (AbsoluteFromFurtherOn, "at the exact optimum there is no loss, and no gradient of it"),
+    (ForgetsTheSquare, "a likelihood has no gradient of log Z"),
+    (OppositeLikelihood, "the gradient of a likelihood goes the way of that of KL"),
+    (MinusTheSquare, "the gradient of a likelihood goes the way of that of KL"),
+    (AscendsThroughThePaths, "a loss through the paths falls where the reward rises"),
     (HeldByAccident, "the gradient is the slope of the loss"),
     (Overflows, "losses and gradients are finite, also where residuals are 1e4"),
     (NaNAtTheOptimum, "losses and gradients are finite"),
@@ -195,6 +240,18 @@ def test_a_sign_is_said_to_be_the_opposite(key):
 
 def test_what_has_no_fault_passes(key):
     assert "the gradient is the slope of the loss" in check_objective(Balance(), key=key).laws
+
+
+def test_a_likelihood_is_judged_as_one(key):
+    laws = check_objective(Likelihood(), key=key).laws
+    assert any("KL(target || policy)" in law for law in laws)
+
+
+def test_a_class_is_no_instance():
+    with pytest.raises(ConformanceError, match="give an instance of it"):
+        Ledger(Balance).must_be(Objective, "objectives")
+    with pytest.raises(ConformanceError, match=r"Subclass didact\.objectives\.Objective"):
+        Ledger(3).must_be(Objective, "objectives")
 
 
 def test_a_loss_may_have_a_kink_at_the_optimum(key):

@@ -266,7 +266,7 @@ def test_a_large_batch_fits_the_buffer():
         (lambda: diffusion(GMM25(), "per"), "choose from tb, explore"),
         # The types forbid it too, and are checked first while the tests run.
         (lambda: inspect.unwrap(diffusion)(GMM25(), size="big"), "choose from paper, cpu"),
-        (lambda: diffusion(FromFunction(lambda x: -x @ x)), "it has no dim"),
+        (lambda: diffusion(FromFunction(lambda x: -x @ x)), "let it have a property dim"),
         (lambda: diffusion(targets.LogisticRegression(), "mle"), "exact samples"),
     ],
 )

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from .._types import Target
-from ._standardised import LOWEST, in_batches, log_rewards
+from ._standardised import LOWEST, Standardised, in_batches, log_rewards
 
 CLIMB = 300
 """Evaluations of a climb."""
@@ -152,7 +152,7 @@ def _components(
 
 
 def from_afar(
-    target: Target, key: PRNGKeyArray, count: int, least: float
+    target: Standardised, key: PRNGKeyArray, count: int, least: float
 ) -> Float[np.ndarray, "count n"]:
     """Where climbs end that begin at all distances from `least` to 10,000 times that, as many in
     each decade, each with steps in proportion to its distance.

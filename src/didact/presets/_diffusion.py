@@ -104,11 +104,12 @@ def diffusion(
 ) -> Experiment:
     """The paper's experiment with diffusion samplers: its constants, schedule and budget.
 
-    **Arguments:** `target`: any on float [dim]; `preset`: a key of `DIFFUSION_PRESETS`; `sigma`:
-    of the Brownian reference process, `process`: another one; `size`: "paper", batches of 500 and
-    10,000 steps, or "cpu", 100 and 4,000; `steps`, `batch_size`: others; `num_steps` T of a
-    trajectory (default 100, with the preset "didact" 50); `log_variance_range`, `learn_backward`
-    as in `didact.environments.Diffusion`; `network`: its shape, the Langevin term among it.
+    **Arguments:** `target`: any on float [dim] that has a property `dim`; `preset`: a key of
+    `DIFFUSION_PRESETS`; `sigma` of the Brownian reference process, `process`: another one; `size`:
+    "paper", batches of 500 and 10,000 steps, or "cpu", 100 and 4,000; `steps`, `batch_size`:
+    others; `num_steps` T of a trajectory (default 100, with the preset "didact" 50);
+    `log_variance_range`, `learn_backward` as in `didact.environments.Diffusion`; `network`: its
+    shape, the Langevin term among it.
 
     **Errors:** `ValueError` for an unknown preset.
 
@@ -183,7 +184,10 @@ def diffusion(
 def _dim(target: Target) -> int:
     dim = getattr(target, "dim", None)
     if not isinstance(dim, int):
-        raise ValueError(f"{type(target).__name__} is no target on vectors: it has no dim.")
+        raise ValueError(
+            f"{type(target).__name__} does not say how long its vectors are: let it have a "
+            "property dim, or give the function to didact.fit."
+        )
     return dim
 
 

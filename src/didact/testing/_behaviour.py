@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from .. import replay
+from .._checks import require
 from .._sampler import Sampler, sample_forward, score
 from .._types import EnumerableEnvironment, Environment, Sample, Target, Trajectory
 from ..behaviours import Agents, Behaviour, Chains, Proposal, Turn
@@ -45,6 +46,7 @@ def check_behaviour(
     *,
     key: PRNGKeyArray | None = None,
     batch_size: int = 32,
+    first_step: int = 0,
 ) -> Checked:
     r"""Check the laws of a `didact.behaviours.Behaviour`.
 
@@ -62,42 +64,51 @@ def check_behaviour(
       4,096 states that can be numbered.
 
     **Arguments:** `agents`: whom it may ask (None: `make_agents` on a grid of 7 × 7); `key` of the
-    batches (None: always the same ones); `batch_size`: even. A false alarm has a chance below 1e-7
-    for each law.
+    batches (None: always the same ones); `batch_size`: even; `first_step`: the first of the steps
+    that are looked at, as many as there are turns, and at least three. A behaviour that changes as
+    training goes on is to be checked where it has changed too. A false alarm has a chance below
+    1e-7 for each law.
 
-    **Errors:** `ConformanceError` for the first law that is broken.
+    **Errors:** `ConformanceError` for the first law that is broken; `ValueError` for an odd
+    `batch_size`, or a negative `first_step`.
     """
+    require("first_step", first_step, at_least=0)
+    if batch_size < 2 or batch_size % 2:
+        raise ValueError(f"batch_size must be even, got {batch_size}: halves are compared.")
     key = jax.random.key(0) if key is None else key
     ledger = Ledger(behaviour)
-    if not isinstance(behaviour, Behaviour):
-        ledger.breaks("it is a Behaviour", "Subclass didact.behaviours.Behaviour.")
+    ledger.must_be(Behaviour, "behaviours")
     if agents is None:
         grid, target = Hypergrid(2, 7), DeceptiveGrid(2, 7)
         agents = make_agents(grid, target, key=jax.random.fold_in(key, 1), batch_size=batch_size)
     with unchanged(ledger, behaviour):
         turns = _check_turns(ledger, behaviour)
         if len(turns) > _MOST_TURNS:
-            ledger.leave_out(f"turns after the first {_MOST_TURNS}")
-        turns = turns[:_MOST_TURNS]
+            ledger.leave_out(f"turns beyond {_MOST_TURNS} in a row")
         # At least three steps, to compare one with the next.
-        keys = jax.random.split(key, max(len(turns), 3))
+        steps = range(first_step, first_step + max(min(len(turns), _MOST_TURNS), 3))
+        keys = jax.random.split(key, len(steps))
         with compiles(ledger, "the behaviour"):
             batches = [
                 propose(behaviour, agents, key, jnp.asarray(step), batch_size)
-                for step, key in enumerate(keys)
+                for step, key in zip(steps, keys, strict=True)
             ]
         _check_form(ledger, agents, batches[0], batch_size)
-        for step, (turn, batch) in enumerate(zip(turns, batches, strict=False)):
+        made = [turns[step % len(turns)] for step in steps]
+        for step, turn, batch in zip(steps, made, batches, strict=True):
             _check_batch(ledger, agents, turn, batch, f"At step {step}")
-        _check_keys(ledger, behaviour, agents, batches, keys)
-        for step, turn in enumerate(turns):
-            pair = keys[jnp.asarray([step, step - 1])]
-            _check_alone(ledger, behaviour, agents, batches[step], pair, step)
+        _check_keys(ledger, behaviour, agents, batches, keys, first_step)
+        for i, (step, turn) in enumerate(zip(steps, made[: len(turns)], strict=False)):
+            pair = keys[jnp.asarray([i, i - 1])]
+            _check_alone(ledger, behaviour, agents, batches[i], pair, step)
             if turn.source == "replay":
-                _check_empty(ledger, behaviour, agents, keys[step], step, batch_size)
+                _check_empty(ledger, behaviour, agents, keys[i], step, batch_size)
             if turn.on_policy:
-                _check_on_policy(ledger, behaviour, agents, keys[step], step, batch_size)
-    return ledger.close(f"{len(batches)} batches of {batch_size} trajectories")
+                _check_on_policy(ledger, behaviour, agents, keys[i], step, batch_size)
+    return ledger.close(
+        f"{len(batches)} batches of {batch_size} trajectories, of the steps {steps[0]} to "
+        f"{steps[-1]}"
+    )
 
 
 def make_agents(
@@ -312,28 +323,34 @@ def _paths(trajectory: Trajectory) -> list[bytes]:
 
 
 def _check_keys(
-    ledger: Ledger, behaviour: Behaviour, agents: Agents, batches: list[Any], keys: Array
+    ledger: Ledger,
+    behaviour: Behaviour,
+    agents: Agents,
+    batches: list[Any],
+    keys: Array,
+    first_step: int,
 ) -> None:
     batch_size = batches[0].trajectory.mask.shape[0]
-    again = propose(behaviour, agents, keys[0], jnp.asarray(0), batch_size)
+    number = jnp.asarray(first_step)
+    again = propose(behaviour, agents, keys[0], number, batch_size)
     same = bool(eqx.tree_equal(again, batches[0]))
-    ledger.holds(SAME, None if same else "It gives two for one key at step 0.")
+    ledger.holds(SAME, None if same else f"It gives two for one key at step {first_step}.")
     paths = [_paths(batch.trajectory) for batch in batches]
-    other = propose(behaviour, agents, keys[1], jnp.asarray(0), batch_size)
+    other = propose(behaviour, agents, keys[1], number, batch_size)
     # Of eight different trajectories none comes again by chance, in this order.
     if len(set(paths[0])) < min(8, batch_size // 2):
         many = agents.replay is not None and int(agents.replay.size) >= 8
-        fault = f"At step 0 {batch_size} trajectories are {len(set(paths[0]))} different ones."
+        fault = f"At step {first_step} all {batch_size} trajectories are the same."
         ledger.holds(KEYS, fault if many and len(set(paths[0])) == 1 else None)
         ledger.leave_out("the use of keys: there are too few different trajectories")
         return
-    fault = "At step 0 two keys give the same batch."
+    fault = f"At step {first_step} two keys give the same batch."
     ledger.holds(KEYS, fault if _paths(other.trajectory) == paths[0] else None)
-    for step, (one, following) in enumerate(itertools.pairwise(paths)):
+    for step, (one, following) in enumerate(itertools.pairwise(paths), first_step):
         fault = f"Steps {step} and {step + 1} have the same batch, though their keys differ."
         ledger.holds(KEYS, fault if one == following else None)
     half = batch_size // 2
-    for step, path in enumerate(paths):
+    for step, path in enumerate(paths, first_step):
         if len(set(path[:half])) >= min(8, half):
             fault = f"At step {step} the first half of the batch is the second half."
             ledger.holds(KEYS, fault if path[:half] == path[half : 2 * half] else None)

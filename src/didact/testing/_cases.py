@@ -21,6 +21,7 @@ class Cases:
 
     setting: Problem
     optimum: Point
+    away: Point
     paths: Paths  # padded at the end
     order: NDArray[np.int64]  # of the trajectories in "permuted"
     left_out: NDArray[np.bool_]  # those whose weight is 0, or whose content is another
@@ -52,6 +53,7 @@ def make_cases(setting: Problem, random: np.random.Generator) -> Cases:
         "optimum_end": at_optimum,
         "optimum_front": setting.batch(optimum, front),
         "own_law": dataclasses.replace(at_optimum, weight=own * len(own)),
+        "target_law": dataclasses.replace(here, weight=own * len(own)),
         "away_front": in_front,
         "garbage": _filled(here, random),
         "garbage_front": _filled(in_front, random),
@@ -72,7 +74,7 @@ def make_cases(setting: Problem, random: np.random.Generator) -> Cases:
                 moved = {name: getattr(batch, name) + step * direction}
                 batches[f"{where}{name} {which}"] = dataclasses.replace(batch, **moved)
     return Cases(
-        setting, optimum, paths, order, left_out, batches, directions, _widened(here, COLUMNS)
+        setting, optimum, away, paths, order, left_out, batches, directions, _widened(here, COLUMNS)
     )
 
 

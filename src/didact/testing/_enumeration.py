@@ -31,6 +31,7 @@ DEEPER = "an edge leads one deeper, from the initial state, which has depth 0"
 LENGTHS = "trajectories have fewest_steps to num_steps edges"
 REACHED = "every state is reached from the one initial state"
 WORDS = "features are finite, and indices among them below feature_size"
+ONE_STATE = "a number stands for one state: its features and kernels, however it was come to"
 OWN_FEATURES = "two states with edges out of them have different features"
 
 
@@ -58,6 +59,7 @@ class Facts:
     log_pf: Any
     log_pb: Any
     log_pb_learned: Any
+    alike: "_Alike"
     slopes: Any  # gradients of log_pf and log_pb_learned by the parameters, summed over actions
     drawn: Any  # an edge drawn from each of these three
 
@@ -70,6 +72,20 @@ class Facts:
     def backward_edges(self) -> Any:
         """Which actions P_B allows, where a state has edges into it."""
         return (self.log_pb > IMPOSSIBLE) & ~self.is_initial[:, None]
+
+
+class _Alike(eqx.Module):
+    """What tells states apart but their numbers, as a few numbers [..., 3], of the states [N], of
+    the initial one and of those that edges lead to [N, A].
+    """
+
+    state: Any
+    start: Any
+    object_again: Any
+    child: Any
+    parent: Any
+    there_and_back: Any
+    back_and_there: Any
 
 
 def facts(env: EnumerableEnvironment, key: PRNGKeyArray, numbers: Int[Any, " N"]) -> Facts:
@@ -118,9 +134,22 @@ def _facts(
         parent, again = _split(back)
         forth = jax.vmap(env.step)(parent, actions)
         every = _join([_one(state), _one(start), _one(object_again), child, parent, again, forth])
-        index, depth, is_initial, is_terminal = jax.vmap(
-            lambda s: (env.index_of(s), env.depth(s), env.is_initial(s), env.is_terminal(s))
+        index, depth, is_initial, is_terminal, features = jax.vmap(
+            lambda s: (
+                *(env.index_of(s), env.depth(s), env.is_initial(s), env.is_terminal(s)),
+                env.features(s),
+            )
         )(every)
+        every_log_pf = jax.vmap(lambda s: all_log_probs(env.forward_kernel(s, forward[0])))(every)
+        every_log_pb, drawn_b = jax.vmap(fixed, (0, None))(every, noise_b)
+        marks = jnp.stack(
+            [
+                jax.vmap(_mark)(features),
+                jnp.where(is_terminal, 0, jax.vmap(_mark_law)(every_log_pf)),
+                jnp.where(is_initial, 0, jax.vmap(_mark_law)(every_log_pb)),
+            ],
+            axis=1,
+        )
         first, count = 3, len(actions)
 
         def of(values: Array, which: int) -> Array:
@@ -131,8 +160,6 @@ def _facts(
         learned, slope_b, drawn_l = policy(
             lambda p: env.backward_kernel(state, p), params_b, noise_b
         )
-        log_pb, drawn_b = jax.vmap(fixed, (0, None))(_join([_one(state), child]), noise_b)
-        plain = 0 * params_f
         return {
             "index": index[0],
             "is_start": index[1] == number,
@@ -140,27 +167,41 @@ def _facts(
             "is_terminal": is_terminal[0],
             "depth": depth[0],
             "object_index": index[2],
-            "features": env.features(state),
+            "features": jax.tree.map(lambda leaf: leaf[0], features),
             "log_reference": env.log_reference(state),
             "child": of(index, 0),
             "child_depth": of(depth, 0),
             "child_is_initial": of(is_initial, 0),
-            "log_pb_of_child": jnp.diagonal(log_pb[1:]),
+            "log_pb_of_child": jnp.diagonal(of(every_log_pb, 0)),
             "parent": of(index, 1),
             "parent_is_terminal": of(is_terminal, 1),
-            "log_pf_of_parent": jax.vmap(lambda s, a: env.forward_kernel(s, plain).log_prob(a))(
-                parent, actions
-            ),
+            "log_pf_of_parent": jnp.diagonal(of(every_log_pf, 1)),
             "there_and_back": of(index, 2),
             "back_and_there": of(index, 3),
             "log_pf": log_pf,
-            "log_pb": log_pb[0],
+            "log_pb": every_log_pb[0],
             "log_pb_learned": learned,
+            "alike": _Alike(marks[0], marks[1], marks[2], *(of(marks, i) for i in range(4))),
             "slopes": (slope_f, slope_b),
             "drawn": (drawn_f, jax.tree.map(lambda leaf: leaf[0], drawn_b), drawn_l),
         }
 
     return jax.vmap(about)(numbers, forward, backward, noise_f, noise_b)
+
+
+def _mark(features: Any) -> Array:
+    """A number of features. Integers that are looked up and summed are the same in any order."""
+    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(features)]
+    if len(leaves) == 1 and jnp.issubdtype(leaves[0].dtype, jnp.integer):
+        return jnp.mean(jnp.sin(0.7 * leaves[0] + 1))
+    flat = jnp.concatenate([leaf.astype(jnp.result_type(float)) for leaf in leaves])
+    return jnp.mean(jnp.sin(flat + jnp.arange(1, len(flat) + 1)))
+
+
+def _mark_law(log_prob: Array) -> Array:
+    """A number of the probabilities of all edges."""
+    probability = jnp.where(log_prob > IMPOSSIBLE, jnp.exp(log_prob), 0)
+    return jnp.sum(probability * jnp.sin(jnp.arange(1, len(log_prob) + 1)))
 
 
 def _one(tree: Any) -> Any:
@@ -204,6 +245,7 @@ def check_states(
     _check_numbers(ledger, env, found, name)
     _check_values(ledger, env, found, name)
     _check_steps(ledger, found, name, env.num_internal + env.num_terminal_states)
+    _check_alike(ledger, found, name)
     _check_supports(ledger, found, name)
     _check_policies(ledger, found, name)
     _check_draws(ledger, found, key)
@@ -389,6 +431,47 @@ def _check_steps(ledger: Ledger, found: Facts, name: States, count: int) -> None
         )
 
     ledger.holds(ONE_ACTION, fault_at(twice, both, "states"))
+
+
+def _check_alike(ledger: Ledger, found: Facts, name: States) -> None:
+    """Whether states that edges lead to are those of their numbers, where these are looked at."""
+    place = {int(number): row for row, number in enumerate(name.numbers)}
+    row_of = np.vectorize(lambda number: place.get(int(number), -1), otypes=[int])
+    alike = found.alike
+    ways = {
+        "initial_state()": (alike.start, np.where(found.is_start, name.numbers, -1), None),
+        "terminal_state(sample_of(state))": (
+            *(alike.object_again, found.object_index),
+            found.is_terminal,
+        ),
+        "step(state, {a})": (alike.child, found.child, found.forward_edges),
+        "backward_step(step(state, {a}), {a})": (
+            *(alike.there_and_back, found.there_and_back),
+            found.forward_edges,
+        ),
+        "backward_step(state, {a})": (alike.parent, found.parent, found.backward_edges),
+        "step(backward_step(state, {a}), {a})": (
+            *(alike.back_and_there, found.back_and_there),
+            found.backward_edges,
+        ),
+    }
+    parts = ("features", "P_F", "P_B")
+    for way, (marks, number, real) in ways.items():
+        row = row_of(number)
+        off = np.abs(marks - alike.state[row])
+        bad = (row >= 0)[..., None] & ~(off <= 1e-4)
+        if real is not None:
+            bad &= real[..., None]
+
+        def describe(*at: int, way: str = way, number: np.ndarray = number) -> str:
+            *where, part = at
+            shown = way.format(a=where[-1])
+            return (
+                f"{name(where[0])}: {shown} has the number {number[tuple(where)]}, and other "
+                f"{parts[part]} than state_at gives that number"
+            )
+
+        ledger.holds(ONE_STATE, fault_at(bad, describe, "of these"))
 
 
 def _check_supports(ledger: Ledger, found: Facts, name: States) -> None:

@@ -37,8 +37,9 @@ def check_environment(
 
     - `index_of` is the inverse of `state_at`, terminal states have the last numbers, and a
       terminal state and its object determine each other;
-    - `backward_step` undoes `step` and `step` undoes `backward_step`; an edge that P_F allows P_B
-      allows, and the other way round; no two actions are one edge; no edge leads into the initial
+    - `backward_step` undoes `step` and `step` undoes `backward_step`, and the state that is come to
+      has the features and kernels of the one with its number; an edge that P_F allows P_B allows,
+      and the other way round; no two actions are one edge; no edge leads into the initial
       state, or back to a terminal one;
     - each edge leads one deeper, every state is reached, and the longest and the shortest
       trajectory are as long as `num_steps` and `fewest_steps` say;
@@ -46,8 +47,8 @@ def check_environment(
 
     Any other environment, and one with too many states, is checked along trajectories that are
     drawn with random parameters, and on the ways back from their ends by P_B. Where edges are
-    real vectors, densities integrate to 1, `step` keeps volume (or P_F and P_B would be densities
-    with respect to different measures), and where there is a `log_reference` p, P_B is the law of
+    real, densities integrate to 1, `step` keeps volume (or P_F and P_B would be densities with
+    respect to different measures), and where there is a `log_reference` p, P_B is the law of
     that process backwards: with all parameters 0,
 
     $$p(s)\,P_F(s'\mid s) = p(s')\,P_B(s\mid s').$$
@@ -66,8 +67,7 @@ def check_environment(
     """
     key = jax.random.key(0) if key is None else key
     ledger = Ledger(environment, shared_features=shared_features)
-    if not isinstance(environment, Environment):
-        ledger.breaks("it is an Environment", "Subclass didact.environments.Environment.")
+    ledger.must_be(Environment, "environments")
     with unchanged(ledger, environment):
         _check_sizes(ledger, environment)
         _check_forms(ledger, environment)
@@ -105,7 +105,8 @@ def _check_sizes(ledger: Ledger, env: Environment) -> None:
     traced = numbers_as_arrays(env)
     sizes = form_of(ledger, "a size", lambda e: [getattr(e, name) for name in names], traced)
     for name, size in zip(names, sizes, strict=True):
-        fault = f"{name} is {show(size)}: mark the field that decides it eqx.field(static=True)."
+        shown = "a traced array" if hasattr(size, "shape") else show(size)
+        fault = f"{name} is {shown}: mark the field that decides it eqx.field(static=True)."
         is_integer = isinstance(size, int | np.integer) and not isinstance(size, bool)
         ledger.holds(STATIC, None if is_integer else fault)
         fault = f"{name} is {size}: it must be at least 1."
@@ -176,7 +177,11 @@ def _check_number_forms(ledger: Ledger, env: EnumerableEnvironment) -> None:
 
 def _check_features(ledger: Ledger, env: Environment, form: Any) -> None:
     """A single float array is a vector of `feature_size`; records are known to their network."""
-    if not hasattr(form, "shape") or not jnp.issubdtype(form.dtype, jnp.inexact):
+    if not hasattr(form, "shape"):
+        return
+    fault = "features returns booleans, which are neither looked up nor multiplied: give numbers."
+    ledger.holds("features are numbers", fault if form.dtype == jnp.bool_ else None)
+    if not jnp.issubdtype(form.dtype, jnp.inexact):
         return
     fault = f"features returns {show_form(form)}, and feature_size is {env.feature_size}."
     right = form.shape == (env.feature_size,)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ._laws import Ledger, show
 
 COMPILES = "its methods can be compiled and batched"
+ACCEPTS = "its methods accept what they are to be given"
 
 
 def numbers_as_arrays(thing: Any) -> Any:
@@ -31,7 +32,14 @@ def compiles(ledger: Ledger, what: str) -> Iterator[None]:
         yield
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         reason = str(error).splitlines()[0].strip()
-        ledger.breaks(COMPILES, f"{what} asks for the value of a traced array. {reason}")
+        ledger.breaks(
+            COMPILES,
+            f"{what} asks for the value of a traced array: what decides shapes or is looked at by "
+            f"Python must be a field eqx.field(static=True). {reason}",
+        )
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        reason = str(error).splitlines()[0].strip() if str(error) else "no message"
+        ledger.breaks(ACCEPTS, f"{what} raises {type(error).__name__}: {reason}")
 
 
 def form_of(ledger: Ledger, what: str, function: Callable[..., Any], *args: Any) -> Any:

@@ -44,6 +44,7 @@ class Ledger:
 
     def __init__(self, subject: object, *, shared_features: bool = False):
         self.subject, self.shared_features = show(subject), shared_features
+        self._object = subject
         self._laws: list[str] = []
         self._left_out: list[str] = []
 
@@ -57,6 +58,14 @@ class Ledger:
     def breaks(self, law: str, fault: str) -> NoReturn:
         """Raise `ConformanceError`."""
         raise ConformanceError(f"{self.subject} breaks the law '{law}':\n{fault}")
+
+    def must_be(self, kind: type, module: str, *, otherwise: str = "") -> None:
+        """Raise if the object is not of a kind, which users find in a module of the package."""
+        law = f"it is {'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
+        if isinstance(self._object, type) and issubclass(self._object, kind):
+            self.breaks(law, f"This is the class {self._object.__name__}: give an instance of it.")
+        if not isinstance(self._object, kind):
+            self.breaks(law, f"Subclass didact.{module}.{kind.__name__}{otherwise}.")
 
     def leave_out(self, reason: str) -> None:
         """Note what could not be checked."""

@@ -23,6 +23,12 @@ STEPS = "step residuals are 0 on padding, and sum to the residual"
 NO_RESIDUAL = "at the exact optimum no trajectory has a residual"
 NO_LOSS = "at the exact optimum there is no loss, and no gradient of it"
 STATIONARY = "at the exact optimum the mean gradient of the policy vanishes"
+TOWARDS = (
+    "over the target's trajectories the gradient of a likelihood goes the way of that of "
+    "KL(target || policy)"
+)
+RISES = "a loss through the paths falls where the reward rises"
+NO_LOG_Z = "a likelihood has no gradient of log Z"
 BESIDE = "where one edge or the reward is not that of the optimum, a trajectory has a loss"
 LEARNS = (
     "away from the optimum the loss has a gradient, of log Z if it learns it, of log F too, and of "
@@ -50,10 +56,13 @@ def check_objective(
     - `log_weight` is $w = \log R + \log P_B - \log P_F$. `residual` is $\delta = w - \log Z$ with
       one log Z for the batch: the learned one where it `learns_log_z`, log F(s_0) where it
       `needs_flow`, else an estimate. δ > 0: the sampler draws the trajectory too rarely.
-    - At the exact optimum all residuals are 0, and so are a loss that is never negative, and its
-      gradient; a loss may have a kink there, as |δ| has. Once one edge's log P_F or log P_B is
-      another, or the reward, every trajectory has such a loss. A loss that can be negative is one
-      of likelihood: there the mean gradient of the policy over its own trajectories vanishes.
+    - At the exact optimum all residuals are 0, and so are the loss and its gradient; a loss may
+      have a kink there, as |δ| has. Once one edge's log P_F or log P_B is another, or the reward,
+      every trajectory has a loss.
+    - A loss that can be negative, or does not see the reward, is one of likelihood. At the optimum
+      the mean gradient of the policy over its own trajectories vanishes, and elsewhere that over
+      the target's trajectories has the direction of the gradient of KL(target ‖ policy). One
+      through the paths falls where the reward rises.
     - Padding counts for nothing, wherever it is, whatever it holds and however much there is; nor
       does a trajectory of weight 0. The order of trajectories does not matter.
     - Residuals and weights are detached. The loss has a gradient by all that it depends on. It is
@@ -69,8 +78,7 @@ def check_objective(
     """
     key = jax.random.key(0) if key is None else key
     ledger = Ledger(objective)
-    if not isinstance(objective, Objective):
-        ledger.breaks("it is an Objective", "Subclass didact.objectives.Objective.")
+    ledger.must_be(Objective, "objectives")
     random = generator(key)
     law = stairs(3, 4) if environment is None else graph(environment)
     setting = problem(law, random)
@@ -82,7 +90,7 @@ def check_objective(
         _check_finite(ledger, found)
         _check_away(ledger, objective, cases, found)
         _check_padding(ledger, cases, found)
-        _check_optimum(ledger, cases, found)
+        _check_optimum(ledger, objective, cases, found)
         _check_weights(ledger, cases, found)
         _check_gradients(ledger, objective, cases, found, semi_gradient)
         _check_alone(ledger, objective, cases, found)
@@ -243,8 +251,20 @@ def _check_finite(ledger: Ledger, found: dict[str, _Found]) -> None:
         values = (case.output, case.mean, case.slope)
         bad = [not np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(values)]
         size = np.abs(case.output.residual).max()
-        fault = f"They are not in the case '{name}', where residuals are up to {size:.3g}."
+        names = ("the loss", "a residual", "log_weight", "a step residual", "the gradient")
+        output, slope = case.output, jax.tree.leaves(case.slope)
+        parts = (output.loss, output.residual, output.log_weight, output.step_residual, slope)
+        broken = next(
+            (n for n, part in zip(names, parts, strict=True) if not _is_finite(part)),
+            "the mean loss",
+        )
+        where = {"far": "far away", "optimum_end": "at the exact optimum"}.get(name, "elsewhere")
+        fault = f"{broken.capitalize()} is not, {where}, where residuals are up to {size:.3g}."
         ledger.holds(FINITE, fault if any(bad) else None)
+
+
+def _is_finite(part: Any) -> bool:
+    return all(bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(part))
 
 
 def _check_away(
@@ -273,7 +293,9 @@ def _check_away(
         _same(ledger, STEPS, "residual", output.residual, steps.sum(axis=1), 1e-4)
 
 
-def _check_optimum(ledger: Ledger, cases: Cases, found: dict[str, _Found]) -> None:
+def _check_optimum(
+    ledger: Ledger, objective: Objective, cases: Cases, found: dict[str, _Found]
+) -> None:
     for name in ("optimum_end", "optimum_front"):
         output = found[name].output
         zero = np.zeros_like(output.residual)
@@ -281,11 +303,11 @@ def _check_optimum(ledger: Ledger, cases: Cases, found: dict[str, _Found]) -> No
         if output.step_residual is not None:
             steps = output.step_residual
             _same(ledger, NO_RESIDUAL, "a step residual", steps, np.zeros_like(steps), 1e-4)
-    losses = [found[name].output.loss for name in ("away", "higher", "lower", "optimum_end")]
-    if min(loss.min() for loss in losses) < 0:
-        _check_stationary(ledger, cases, found["own_law"])
-        return
     scale = max(float(np.abs(found["away"].slope.log_pf).max()), 1e-6)
+    if _is_likelihood(found):
+        _check_stationary(ledger, cases, found["own_law"], scale)
+        _check_likelihood(ledger, objective, cases, found)
+        return
     kinks = {what for what in cases.directions if _has_kink(cases, found, what)}
     for name in ("optimum_end", "optimum_front"):
         output, slope = found[name].output, found[name].slope
@@ -336,19 +358,56 @@ def _check_beside(ledger: Ledger, name: str, output: ObjectiveOutput) -> None:
     ledger.holds(BESIDE, fault)
 
 
-def _check_stationary(ledger: Ledger, cases: Cases, own: _Found) -> None:
-    """The gradient by the logits of the policy, summed over its own trajectories."""
+def _is_likelihood(found: dict[str, _Found]) -> bool:
+    """Whether a loss is of another kind than a distance of flows, which is 0 at the optimum and
+    above it elsewhere.
+    """
+    names = ("away", "higher", "lower", "optimum_end")
+    losses = {name: np.asarray(found[name].output.loss) for name in names}
+    negative = any(bool(np.any(loss < 0)) for loss in losses.values())
+    other_rewards = found["log_reward off"].output.loss
+    blind = not np.any(_off(other_rewards, losses["optimum_end"]) > 1e-6)
+    return negative or (blind and bool(np.any(losses["optimum_end"] > 1e-3)))
+
+
+def _by_logit(cases: Cases, slope: np.ndarray, log_policy: np.ndarray) -> np.ndarray:
+    """The gradient by the logits of a policy, from that by log P_F of each edge of trajectories."""
     law, paths = cases.setting.law, cases.paths
     by_edge = np.zeros(law.child.shape)
     source = np.where(paths.mask, paths.states[:, :-1], 0)
-    slope = np.where(paths.mask, own.slope.log_pf, 0)
-    np.add.at(by_edge, (source, paths.actions), slope)
-    policy = np.where(law.child >= 0, np.exp(cases.optimum.log_pf), 0)
-    by_logit = by_edge - policy * by_edge.sum(axis=1, keepdims=True)
+    np.add.at(by_edge, (source, paths.actions), np.where(paths.mask, slope, 0))
+    policy = np.where(law.child >= 0, np.exp(log_policy), 0)
+    return by_edge - policy * by_edge.sum(axis=1, keepdims=True)
+
+
+def _check_stationary(ledger: Ledger, cases: Cases, own: _Found, scale: float) -> None:
+    """The gradient by the logits of the policy, summed over its own trajectories."""
+    by_logit = _by_logit(cases, own.slope.log_pf, cases.optimum.log_pf)
     i, a = np.unravel_index(int(np.argmax(np.abs(by_logit))), by_logit.shape)
     fault = f"By the logit of action {a} at state {i} it is {by_logit[i, a]:.4g}."
-    limit = 1e-3 * max(float(np.abs(by_edge).max()), 1e-6)
+    limit = 1e-3 * max(scale, float(np.abs(own.slope.log_pf).max()))
     ledger.holds(STATIONARY, fault if not abs(by_logit[i, a]) <= limit else None)
+
+
+def _check_likelihood(
+    ledger: Ledger, objective: Objective, cases: Cases, found: dict[str, _Found]
+) -> None:
+    """What its sign is, and that it does not move log Z."""
+    log_z = found["optimum_end"].slope.log_z
+    fault = f"At the exact optimum it has one of {float(log_z):.4g}."
+    ledger.holds(NO_LOG_Z, fault if abs(log_z) > 1e-3 else None)
+    if objective.pathwise:
+        high, low = (float(found[name].output.loss.mean()) for name in ("higher", "lower"))
+        fault = f"It is {high:.5g} where log R is 100 higher than where it is {low:.5g}."
+        ledger.holds(RISES, fault if not high < low else None)
+        return
+    weight = cases["target_law"].weight
+    likelihood = np.broadcast_to(-weight[:, None], cases.paths.mask.shape)
+    wanted = _by_logit(cases, likelihood, cases.away.log_pf)
+    slope = _by_logit(cases, found["target_law"].slope.log_pf, cases.away.log_pf)
+    cosine = np.sum(slope * wanted) / (np.linalg.norm(slope) * np.linalg.norm(wanted) + 1e-30)
+    fault = f"The cosine between it and the gradient of KL(target || policy) is {cosine:.3g}."
+    ledger.holds(TOWARDS, fault if not cosine > 0.1 else None)
 
 
 def _check_padding(ledger: Ledger, cases: Cases, found: dict[str, _Found]) -> None:

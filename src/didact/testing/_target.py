@@ -11,9 +11,10 @@ from jaxtyping import Array, PRNGKeyArray
 
 from .._types import EnumerableEnvironment, Environment, SamplableTarget, Sample, Target
 from ._forms import form_of, numbers_as_arrays, scalar_fault
+from ._kernel import TOO_STEEP
 from ._laws import Checked, Ledger, fault_at, show, show_state, take
 from ._process import unchanged
-from ._quadrature import Mass, cells_of, choose_coordinate, mass_of, proposals, share_below
+from ._quadrature import Below, Mass, cells_of, choose_coordinate, mass_of, proposals, share_below
 from ._regions import Region, Share, regions_of, share_of
 from ._statistics import ERROR_RATE, chance_of_count, chi_square, fault_of_places, generator
 
@@ -38,7 +39,8 @@ def check_target(
 ) -> Checked:
     r"""Check the laws of a `didact.targets.Target`.
 
-    - `log_reward` is one float, finite everywhere, and so is its gradient where objects are real.
+    - `log_reward` is one float, finite wherever it is looked at, and so is its gradient where
+      objects are real.
     - `log_z` and `num_modes` are plain numbers or None; `mode_index` is -1 or below `num_modes`.
     - Over an `EnumerableEnvironment` of at most `max_states` terminal states: `log_z` is the
       logarithm of $\sum_x R(x)$, and every mode has an object.
@@ -54,16 +56,16 @@ def check_target(
     **Arguments:** `environment`: whose terminal objects are looked at; without one, exact samples
     are, or `x`, objects with a leading axis. `key` of draws (None: always the same ones);
     `num_draws`: samples; `differentiable`: False where log R has no gradient, though x is real.
-    Each law of draws raises a false alarm with a chance of 1e-7. With 2,048 samples a scale that
-    is wrong by 11 % is found.
+    Each law of draws raises a false alarm with a chance of 1e-7. With 2,048 samples of a Gaussian a
+    scale is found that is wrong by 20 % in one dimension, by 15 % in each of several, or by 25 % in
+    one of two.
 
     **Errors:** `ConformanceError` for the first law that is broken; `ValueError` where it is not
     known what to evaluate the target at.
     """
     key = jax.random.key(0) if key is None else key
     ledger = Ledger(target)
-    if not isinstance(target, Target):
-        ledger.breaks("it is a Target", "Subclass didact.targets.Target.")
+    ledger.must_be(Target, "targets", otherwise=", or wrap a function: didact.targets.FromFunction")
     with unchanged(ledger, target):
         _check_facts(ledger, target)
         objects, everything = _objects(target, environment, x, key, num_draws, max_states)
@@ -240,10 +242,11 @@ def _check_samples(
 ) -> None:
     sample_key, key = jax.random.split(key)
     draws = _sample(target, sample_key, num_draws)
-    if jax.tree.structure(draws) != jax.tree.structure(objects):
-        ledger.breaks(
-            "samples are objects", f"A sample is {show(draws)}, an object {show(objects)}."
-        )
+    forms = [jax.tree.map(lambda leaf: leaf.shape[1:], part) for part in (draws, objects)]
+    fault = (
+        f"A sample has the shape {show(forms[0])}, an object of the environment {show(forms[1])}."
+    )
+    ledger.holds("samples are objects", fault if forms[0] != forms[1] else None)
     leaves = jax.tree.leaves(draws)
     if log_reward is not None:
         _check_counts(ledger, objects, draws, log_reward)
@@ -278,7 +281,7 @@ def _check_counts(ledger: Ledger, objects: Sample, draws: Sample, log_reward: np
 
 
 @eqx.filter_jit
-def _slices(target: Target, x: Array, structure: Any, uniform: Array) -> tuple[Array, Array]:
+def _slices(target: Target, x: Array, structure: Any, uniform: Array) -> tuple[Below, Array]:
     """The share of the density below each sample along a coordinate of it, and which that is."""
 
     def log_density(x: Array) -> Array:
@@ -286,7 +289,7 @@ def _slices(target: Target, x: Array, structure: Any, uniform: Array) -> tuple[A
 
     span = jnp.max(x, axis=0) - jnp.min(x, axis=0)
 
-    def one(inputs: tuple[Array, Array]) -> Array:
+    def one(inputs: tuple[Array, Array]) -> Below:
         x, coordinate = inputs
         return share_below(log_density, x, coordinate, span[coordinate], _NODES)
 
@@ -307,9 +310,13 @@ def _check_vectors(
 ) -> None:
     random = generator(key)
     uniform = jnp.asarray(random.uniform(size=len(x)), x.dtype)
-    fault = fault_of_places(*map(np.asarray, (*_slices(target, x, structure, uniform), x)))
-    what = "The shares of the density below the samples are not uniform: "
-    ledger.holds(SAMPLES, None if fault is None else what + fault + ".")
+    below, coordinate = jax.tree.map(np.asarray, _slices(target, x, structure, uniform))
+    if below.is_known:
+        fault = fault_of_places(below.share, coordinate, np.asarray(x))
+        what = "The shares of the density below the samples are not uniform: "
+        ledger.holds(SAMPLES, None if fault is None else what + fault + ".")
+    else:
+        ledger.leave_out(f"{SAMPLES}, along coordinates: {TOO_STEEP}")
     if x.shape[1] <= 2:
         if _check_cells(ledger, target, np.asarray(x, np.float64), structure):
             return
@@ -330,7 +337,7 @@ def _check_cells(ledger: Ledger, target: Target, x: np.ndarray, structure: Any) 
         return False
     if target.log_z is not None:
         off = float(target.log_z) - cells.log_mass
-        fault = f"log_z is {float(target.log_z):.6g}, the integral gives {cells.log_mass:.6g}."
+        fault = f"log_z is {float(target.log_z):.6g}, the integral of R gives {cells.log_mass:.6g}."
         ledger.holds(LOG_Z, fault if abs(off) > 0.01 else None)
     counts, _ = np.histogramdd(x, _BINS, list(zip(low, high, strict=True)))
     law = np.append(cells.share, max(1 - cells.share.sum(), 0))
