@@ -12,7 +12,7 @@ STEPS = {"uniform": 4_500}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["one-sided", *EXPLORATION_PRESETS])
+@pytest.mark.parametrize("name", ["one-sided", "didact", *EXPLORATION_PRESETS])
 def test_a_short_run_comes_close_to_the_target(name):
     """Total variation falls from 0.78 to below a fifth, and all four modes are found."""
     steps = STEPS.get(name, 1_500)

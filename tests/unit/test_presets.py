@@ -24,7 +24,10 @@ every_grid = pytest.mark.parametrize("size", GRIDS, ids=str)
 
 
 def test_all_methods_of_the_comparison_are_there():
-    assert set(GRID_PRESETS) == PUBLISHED | {"one-sided", "tb-prt-late", *EXPLORATION_PRESETS}
+    assert set(GRID_PRESETS) == PUBLISHED | {
+        *("one-sided", "tb-prt-late", "didact"),
+        *EXPLORATION_PRESETS,
+    }
     assert all(GRID_PRESETS.values())
 
 

@@ -32,7 +32,7 @@ SEEDS, QUICK_SEEDS = 3, 2
 _GRIDS = ("grid-2x128", "grid-2x256", "grid-4x16", "grid-4x32")
 _ON_GRIDS = (
     *("tb", "eps", "gafn", "tb-prt", "tb-per", "teacher", "teacher-prt", "teacher-per"),
-    *("one-sided", "tb-prt-late", "metropolis"),
+    *("one-sided", "tb-prt-late", "didact", "metropolis"),
 )
 _ON_VECTORS = ("pis", "tb", "explore", "tb-per", "tb-mala", "teacher", "teacher-mala")
 _ON_STRINGS = ("tb", "tb-prt", "tb-per", "search-prt", "teacher-prt", "teacher-per")
@@ -85,7 +85,7 @@ def full(part: str, seeds: int = SEEDS) -> list[Suite]:
 def quick(part: str, seeds: int = QUICK_SEEDS) -> list[Suite]:
     """A few of them, for some minutes on two cores."""
     if part == "grid":
-        methods = ("tb", "tb-prt", "teacher", "teacher-per", "tb-prt-late")
+        methods = ("tb", "tb-prt", "teacher", "teacher-per", "didact")
         return [Suite(tasks=("grid-4x16",), methods=methods, seeds=seeds)]
     if part == "biochem":
         methods = ("tb-prt", "tb-per", "teacher-per")
@@ -131,10 +131,10 @@ def estimate(cell: Cell) -> float | None:
     known = _MICROSECONDS.get(cell.task)
     if known is None:
         return None
-    taught = cell.method.startswith(("teacher", "one-sided"))
+    taught = cell.method.startswith(("teacher", "one-sided", "didact"))
     each = known[1 if taught else 0]
-    if cell.method == "didact":  # half as many steps of a path, half as wide
-        each *= 0.6
+    if cell.method == "didact" and part_of(cell.task) == "diffusion":
+        each *= 0.4  # half as many steps of a path, half as wide
     trajectories = cell.steps * cell.batch_size * len(cell.seeds)
     return _SECONDS_OF_A_CELL[part_of(cell.task)] + 1e-6 * each * trajectories
 

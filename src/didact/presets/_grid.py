@@ -12,6 +12,8 @@ from ..teacher import DoubleLog, OneSided
 from ._exploration import EXPLORATION_PRESETS, UNEXPLORED, Parts, explore
 
 _MOST_REPLAYED = 1_000_000
+_FLOOR = 0.15
+"""Of the Teacher's reward, all objects together, as a share of the Student's Ẑ."""
 GRID_PRESETS = {
     "tb": "trajectory balance, on-policy",
     "eps": "trajectory balance with 1 % uniform actions",
@@ -21,7 +23,8 @@ GRID_PRESETS = {
     "teacher": "adaptive Teacher, no buffer",
     "teacher-prt": "adaptive Teacher with reward-prioritised replay",
     "teacher-per": "adaptive Teacher with replay prioritised by the Teacher's reward",
-    "one-sided": "our own Teacher: under-sampling times reward, which also orders the buffer",
+    "one-sided": "Teacher of under-sampling times reward, which also orders the buffer",
+    "didact": "our own: replay by reward, and a Teacher of what is missed and what is new",
     **EXPLORATION_PRESETS,
 }
 """Name and one-line description of each method."""
@@ -70,11 +73,13 @@ def grid(
             *(preset, own, by_teacher), regression=Squared(), depth=depth, batch_size=batch_size
         )
     else:
-        published = preset.removesuffix("-late")
+        published = {"didact": "tb-prt", "tb-prt-late": "tb-prt"}.get(preset, preset)
         parts = _published(published, own, by_teacher, target, batch_size)
     steps = paper_steps(dim, side, buffered="replay" in parts) if steps is None else steps
     if preset == "tb-prt-late":
         parts["optimiser"] = _late(steps)
+    if preset == "didact":
+        parts |= _own(own, by_teacher, environment.num_terminal_states, steps)
     return Experiment(
         environment=environment,
         target=target,
@@ -92,6 +97,22 @@ def _late(steps: int) -> OptimiserConfig:
     it has not seen.
     """
     return OptimiserConfig(milestones=(max(steps * 4 // 5, 1),))
+
+
+def _own(own: OnPolicy, by_teacher: FromTeacher, num_objects: int, steps: int) -> Parts:
+    """What our own method changes of replay by reward. A high rate that falls holds the most of
+    what has been found, and ends the search early; so one new batch in four is a Teacher's, whose
+    reward has a floor: while the Student misses what has been seen, it goes there, and the less is
+    missed, the more evenly it looks everywhere.
+    """
+    replayed = FromReplay()
+    return {
+        "behaviour": Cycle((own, replayed, own, replayed, by_teacher, replayed, own, replayed)),
+        "teacher_reward": OneSided(floor=_FLOOR / num_objects),
+        "optimiser": OptimiserConfig(
+            learning_rate=3e-3, decay_steps=max(steps, 1), final_fraction=0.02
+        ),
+    }
 
 
 def _published(
