@@ -22,6 +22,7 @@ import didact
 from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
 from didact.presets import grid
 from didact.replay import Priority
+from didact.teacher import OneSided
 
 RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
 CHUNK = 1_000
@@ -66,6 +67,32 @@ def seldom(experiment: didact.Experiment) -> didact.Experiment:
     return replace(experiment, behaviour=Cycle(turns))
 
 
+def everywhere(experiment: didact.Experiment) -> didact.Experiment:
+    """A Teacher that goes everywhere alike, whatever the Student misses."""
+    return replace(experiment, teacher_reward=OneSided(eta=1e-12, alpha=0.0, floor=1.0))
+
+
+def missed_alone(experiment: didact.Experiment) -> didact.Experiment:
+    """A Teacher without a floor: of what the Student misses alone."""
+    return replace(experiment, teacher_reward=OneSided())
+
+
+def replay_more(times: int) -> Change:
+    """More gradient steps at the same reward calls, the others from the buffer."""
+
+    def change(experiment: didact.Experiment) -> didact.Experiment:
+        assert isinstance(experiment.behaviour, Cycle)
+        turns = [turn for turn in experiment.behaviour.behaviours if turn != FromReplay()]
+        more = (FromReplay(),) * (2 * times - 1)
+        cycle = Cycle(tuple(each for turn in turns for each in (turn, *more)))
+        optimiser = replace(experiment.optimiser, decay_steps=times * experiment.steps)
+        return replace(
+            experiment, behaviour=cycle, steps=times * experiment.steps, optimiser=optimiser
+        )
+
+    return change
+
+
 def twice(experiment: didact.Experiment) -> didact.Experiment:
     """Twice the gradient steps at the same reward calls, the others from the buffer."""
     own, replayed, taught = OnPolicy(), FromReplay(), FromTeacher()
@@ -94,6 +121,11 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
         (order("reward"), seldom, rate, cosine),
     ),
     "teacher-per, rate 0.003, cosine": ("teacher-per", (rate, cosine)),
+    "didact": ("didact", ()),
+    "didact, its Teacher everywhere alike": ("didact", (everywhere,)),
+    "didact, its Teacher without a floor": ("didact", (missed_alone,)),
+    "didact, twice the steps": ("didact", (replay_more(2),)),
+    "didact, four times the steps": ("didact", (replay_more(4),)),
 }
 """Preset, and what is changed in it, in this order."""
 
