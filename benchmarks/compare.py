@@ -218,7 +218,7 @@ def operations(task: Task, transitions: float) -> float:
     outputs = {
         "grid": lambda: settings["dim"] + 1,
         "strings": lambda: settings["symbols"] * (2 if settings["both_ends"] else 1),
-        "diffusion": lambda: 2 * width + 4,  # with the first layers of position, and the drift
+        "diffusion": lambda: 4,  # the position, and the drift
     }[settings["kind"]]()
     squares = 3 if settings["kind"] == "diffusion" else 1
     return 4 * transitions * 2 * width * (squares * width + outputs)
