@@ -84,7 +84,7 @@ def test_options_of_train(arguments: list[str], words: list[str], tmp_path: Path
         (["sample", "nowhere"], ["nowhere does not exist"]),
         (["evaluate", "nowhere", "--json"], ["nowhere does not exist"]),
         (["report", "nowhere"], ["nowhere does not exist"]),
-        (["train", "grid", "--resume"], ["runs/grid-teacher-per-2x128-s0 does not exist"]),
+        (["train", "grid", "--resume"], ["runs/grid-didact-2x128-s0 does not exist"]),
         (["train", "grid", "--resume", "--out", "nowhere"], ["nowhere does not exist"]),
         (["train", "grid", "--resume", "--out=nowhere"], ["nowhere does not exist"]),
     ],

@@ -131,7 +131,7 @@ class Grid(Training):
 
     spelled: ClassVar[tuple[str, ...]] = ("preset", "dim", "side")
 
-    preset: str = "teacher-per"
+    preset: str = "didact"
     """Method: one that `didact list` shows."""
     dim: int = 2
     """Number of coordinates."""

@@ -31,7 +31,7 @@ GRID_PRESETS = {
 
 
 def grid(
-    preset: str = "teacher-per",
+    preset: str = "didact",
     dim: int = 2,
     side: int = 128,
     *,
