@@ -253,7 +253,7 @@ def test_climbs_from_afar_end_on_hills_that_are_far_away():
     ends = from_afar(target, jax.random.key(0), 64, 2.0)
     distance = np.abs(ends[:, None] - np.asarray([0.0, 3_000.0])[:, None]).max(axis=2)
     arrived = distance.min(axis=1) < 0.1
-    assert arrived.mean() > 0.8
+    assert arrived.all()
     assert np.all(np.bincount(distance[arrived].argmin(axis=1)) >= 4)
 
 

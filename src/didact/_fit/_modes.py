@@ -169,24 +169,36 @@ def from_afar(
 
 @eqx.filter_jit
 def _climb(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B n"]:
+    """Adam's ascent with a falling rate, from each point."""
     rate = optax.cosine_decay_schedule(0.1, CLIMB)
-    return jax.vmap(lambda x: _ascend(target, x, rate))(x)
+    return jax.vmap(lambda x: _ascend(target, x, optax.scale_by_adam(), rate))(x)
 
 
 @eqx.filter_jit
 def _climb_from_afar(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B n"]:
+    """Along the gradient, whatever its size, by steps that fall from a tenth of the distance."""
+
     def one(x: Float[Array, " n"]) -> Float[Array, " n"]:
         first, last = 0.1 * jnp.linalg.norm(x), 1e-2
-        return _ascend(target, x, lambda i: first * (last / first) ** (i / CLIMB))
+        return _ascend(target, x, _UNIT, lambda i: first * (last / first) ** (i / CLIMB))
 
     return jax.vmap(one)(x)
 
 
+def _normalised(slope: Array, state: Any, params: Any = None) -> tuple[Array, Any]:
+    return slope / jnp.maximum(jnp.linalg.norm(slope), jnp.finfo(slope.dtype).tiny), state
+
+
+_UNIT = optax.GradientTransformation(lambda params: optax.EmptyState(), _normalised)
+
+
 def _ascend(
-    target: Target, x: Float[Array, " n"], rate: Callable[[Array], Any]
+    target: Target,
+    x: Float[Array, " n"],
+    direction: optax.GradientTransformation,
+    rate: Callable[[Array], Any],
 ) -> Float[Array, " n"]:
-    """The highest place that Adam comes to, at a falling rate."""
-    adam = optax.scale_by_adam()
+    """The highest place on the way of so many steps."""
     both = jax.value_and_grad(target.log_reward)
 
     def body(i, carry):
@@ -194,10 +206,10 @@ def _ascend(
         value, slope = both(x)
         better = value > best[1]
         best = (jnp.where(better, x, best[0]), jnp.where(better, value, best[1]))
-        step, state = adam.update(jnp.nan_to_num(slope, posinf=0.0, neginf=0.0), state)
+        step, state = direction.update(jnp.nan_to_num(slope, posinf=0.0, neginf=0.0), state)
         return x + rate(i) * step, best, state
 
-    start = (x, (x, jnp.asarray(-jnp.inf, x.dtype)), adam.init(x))
+    start = (x, (x, jnp.asarray(-jnp.inf, x.dtype)), direction.init(x))
     return lax.fori_loop(0, CLIMB, body, start)[1][0]
 
 
