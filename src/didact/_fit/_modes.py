@@ -185,8 +185,9 @@ def _climb_from_afar(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B 
     return jax.vmap(one)(x)
 
 
-def _normalised(slope: Array, state: Any, params: Any = None) -> tuple[Array, Any]:
-    return slope / jnp.maximum(jnp.linalg.norm(slope), jnp.finfo(slope.dtype).tiny), state
+def _normalised(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    size = jnp.linalg.norm(updates)
+    return updates / jnp.maximum(size, jnp.finfo(size.dtype).tiny), state
 
 
 _UNIT = optax.GradientTransformation(lambda params: optax.EmptyState(), _normalised)
