@@ -175,6 +175,27 @@ class MinusTheSquare(Balance):
         return -super().loss(scored)
 
 
+class OfTheFirstEdge(Likelihood):
+    def loss(self, scored):
+        first = jnp.argmax(scored.mask, axis=1)[:, None]
+        return -jnp.take_along_axis(scored.log_pf, first, axis=1)[:, 0]
+
+
+class IsAlmostDead(Balance):
+    """No loss below a residual of 1.5, and a little less than none."""
+
+    def loss(self, scored):
+        return jnp.maximum(jnp.abs(self.residual(scored)) - 1.5, 0) ** 2 - 1e-6
+
+
+class ForgetsPBOnThePaths(Likelihood):
+    pathwise: ClassVar[bool] = True
+    path_only: ClassVar[bool] = False
+
+    def loss(self, scored):
+        return 2 * jnp.sum(jnp.where(scored.mask, scored.log_pf, 0), axis=1) - scored.log_reward
+
+
 class AscendsThroughThePaths(Likelihood):
     """Reverse KL with the sign of the reward lost."""
 
@@ -190,6 +211,13 @@ class Absolute(Balance):
 
     def loss(self, scored):
         return jnp.abs(self.residual(scored))
+
+
+class SteepAbsolute(Balance):
+    """No fault either: rounding of residuals is multiplied."""
+
+    def loss(self, scored):
+        return 1000 * jnp.abs(self.residual(scored))
 
 
 class AbsoluteFromFurtherOn(Balance):
@@ -215,7 +243,10 @@ FAULTS = [
     (ForgetsTheSquare, "a likelihood has no gradient of log Z"),
     (OppositeLikelihood, "the gradient of a likelihood goes the way of that of KL"),
     (MinusTheSquare, "the gradient of a likelihood goes the way of that of KL"),
-    (AscendsThroughThePaths, "a loss through the paths falls where the reward rises"),
+    (OfTheFirstEdge, "the gradient of a likelihood goes the way of that of KL"),
+    (AscendsThroughThePaths, "a loss through the paths is -c"),
+    (ForgetsPBOnThePaths, "a loss through the paths is -c"),
+    (IsAlmostDead, "where one edge or the reward is not that of the optimum"),
     (HeldByAccident, "the gradient is the slope of the loss"),
     (Overflows, "losses and gradients are finite, also where residuals are 1e4"),
     (NaNAtTheOptimum, "losses and gradients are finite"),
@@ -254,8 +285,9 @@ def test_a_class_is_no_instance():
         Ledger(3).must_be(Objective, "objectives")
 
 
-def test_a_loss_may_have_a_kink_at_the_optimum(key):
-    check_objective(Absolute(), key=key)
+@pytest.mark.parametrize("kind", [Absolute, SteepAbsolute])
+def test_a_loss_may_have_a_kink_at_the_optimum(kind, key):
+    check_objective(kind(), key=key)
 
 
 def test_a_part_can_be_held_constant_on_purpose(key):

@@ -96,6 +96,16 @@ def test_kernels_of_one_number_are_checked_like_others(key):
     assert not checked.left_out
 
 
+@pytest.mark.parametrize("scale", [1e-2, 1e-4])
+def test_a_variance_taken_for_a_standard_deviation_is_no_steep_density(scale, key):
+    class Squared(Laplace):
+        def from_noise(self, noise):
+            return self.mean + jnp.sqrt(self.scale) * noise
+
+    with pytest.raises(ConformanceError):
+        check_kernel(Squared(jnp.asarray(0.3), jnp.asarray(scale) ** 2), key=key)
+
+
 def test_a_density_without_bound_is_not_judged_by_an_integral_that_is_not_known(key):
     with pytest.raises(ConformanceError, match=r"temper\(T\)"):  # which it leaves as it is
         check_kernel(laplace(Steep), key=key)
@@ -198,6 +208,131 @@ class Cubes(OneByOne):
 class Clips(OneByOne):
     def coordinate(self, action):
         return jnp.clip(action, -0.5, 0.5)
+
+
+class Objects(OneByOne):
+    """Objects are twice what the walk has filled in."""
+
+    def sample_of(self, state):
+        return 2 * state.x
+
+    def terminal_state(self, x):
+        return super().terminal_state(x / 2)
+
+
+class Move(eqx.Module):
+    stop: jax.Array
+    amount: jax.Array
+
+
+class StopOrMove(Kernel):
+    """An edge that is a choice and a number, which is 0 for a stop."""
+
+    chance: jax.Array
+    laplace: Laplace
+
+    def noise(self, key, shape=()):
+        choice_key, key = jax.random.split(key)
+        return jax.random.uniform(choice_key, shape), self.laplace.noise(key, shape)
+
+    def from_noise(self, noise):
+        stop = noise[0] < self.chance
+        return Move(stop.astype(jnp.int32), jnp.where(stop, 0, self.laplace.from_noise(noise[1])))
+
+    def log_prob(self, action):
+        move = jnp.log1p(-self.chance) + self.laplace.log_prob(action.amount)
+        return jnp.where(action.stop == 1, jnp.log(self.chance), move)
+
+    def explore(self, amount):
+        return self
+
+    temper = explore
+
+
+class Certain(Kernel):
+    at: Move
+
+    def noise(self, key, shape=()):
+        return jnp.zeros(shape)
+
+    def from_noise(self, noise):
+        return Move(self.at.stop, self.at.amount + noise)
+
+    def log_prob(self, action):
+        return jnp.zeros(())
+
+    def explore(self, amount):
+        return self
+
+    temper = explore
+
+
+class Stopped(eqx.Module):
+    x: jax.Array
+    index: jax.Array
+    stopped: jax.Array
+
+
+class StopsEarly(Environment):
+    """A number of numbers: each edge appends one, or stops; a third one must be a stop."""
+
+    num_steps = 3
+    fewest_steps = 1
+    feature_size = 6
+    forward_size = 3
+    backward_size = 1
+
+    def initial_state(self):
+        return Stopped(jnp.zeros(2), jnp.zeros((), jnp.int32), jnp.asarray(False))
+
+    def terminal_state(self, x):
+        return Stopped(x[:2], x[2].astype(jnp.int32), jnp.asarray(True))
+
+    def sample_of(self, state):
+        return jnp.append(state.x, state.index)
+
+    def is_initial(self, state):
+        return (state.index == 0) & ~state.stopped
+
+    def is_terminal(self, state):
+        return state.stopped
+
+    def step(self, state, action):
+        here = (jnp.arange(2) == state.index) & (action.stop == 0)
+        x = jnp.where(here, action.amount, state.x)
+        return Stopped(x, state.index + 1 - action.stop, action.stop == 1)
+
+    def backward_step(self, state, action):
+        last = (jnp.arange(2) == state.index - 1) & (action.stop == 0)
+        return Stopped(
+            jnp.where(last, 0, state.x), state.index - 1 + action.stop, jnp.asarray(False)
+        )
+
+    def features(self, state):
+        rest = jnp.stack([state.stopped, state.index == 1, state.index == 2, state.index == 0])
+        return jnp.concatenate([state.x, rest])
+
+    def log_reference(self, state):
+        return jnp.zeros(())
+
+    def forward_kernel(self, state, params):
+        chance = jnp.where(state.index == 2, 1.0, jnp.clip(jax.nn.sigmoid(params[2]), 0.1, 0.9))
+        return StopOrMove(chance, Laplace(params[0], jnp.exp(0.3 * params[1])))
+
+    def backward_kernel(self, state, params):
+        last = state.x[jnp.maximum(state.index - 1, 0)]
+        stop = state.stopped.astype(jnp.int32)
+        return Certain(Move(stop, jnp.where(state.stopped, 0, last)))
+
+
+def test_edges_may_be_a_choice_and_a_number(key):
+    laws = check_environment(StopsEarly(), key=key, num_paths=16).laws
+    assert any(law.startswith(VOLUME) for law in laws)
+
+
+def test_an_object_that_changes_volume_is_found(key):
+    with pytest.raises(ConformanceError, match="sample_of keeps volume"):
+        check_environment(Objects(), key=key, num_paths=16)
 
 
 def test_an_environment_that_fills_coordinates_is_right(key):

@@ -254,10 +254,9 @@ class _Run:
         far = from_afar(self.target, far_key, _FAR, self.config.sigma)
         self.calls += _FAR * CLIMB
         # At first every point of the search is climbed from: a mode may be held by one alone.
-        searched = [chains.astype(ends.dtype)] if first else []
-        seen = np.concatenate([ends, far, *searched])
+        seen = np.concatenate([ends, chains.astype(ends.dtype)]) if first else ends
         modes, calls = find_modes(
-            self.target, x.reshape(-1, dim), weights.normalised(pooled), seen, log_z
+            self.target, x.reshape(-1, dim), weights.normalised(pooled), seen, log_z, far=far
         )
         self.calls += calls
         return _Round(samplers, x, log_weight, modes, ends)

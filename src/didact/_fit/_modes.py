@@ -42,8 +42,8 @@ class Modes:
 
     `centre` [K, n] in the sampler's coordinates and `log_density` there; `share` [K] of the
     draws' weight, `share_drawn` [K] of the draws themselves; `by_chains` [K]: whether a Markov
-    chain, or a climb from afar, ended there; `log_mass` [K]: the hill's mass by Laplace's
-    approximation, in nats relative to log Z (NaN where the summit is flat).
+    chain ended there; `log_mass` [K]: the hill's mass by Laplace's approximation, in nats relative
+    to log Z (NaN where the summit is flat).
     """
 
     centre: Float64[np.ndarray, "K n"]
@@ -71,9 +71,14 @@ def find_modes(
     chains: Float[np.ndarray, "chains n"],
     log_z: float,
     *,
+    far: Float[np.ndarray, "far n"] | None = None,
     climbers: int = 128,
 ) -> tuple[Modes, int]:
-    """Climb from draws, picked by their `share` of the weight, and from the ends of chains.
+    """Climb from draws, picked by their `share` of the weight, from the ends of chains and from
+    those of climbs from afar.
+
+    Where a climb from afar ends and no chain did, the summit counts by its mass alone: in a curved
+    valley it may have stopped on the way.
 
     Two summits belong to one hill if the density along the line between them dips by less than
     half a nat; a chain of such pairs joins a ridge.
@@ -83,7 +88,8 @@ def find_modes(
     # Evenly spaced in the sum of the weights: each draw as often as it should be.
     spaced = (np.arange(climbers) + 0.5) / climbers
     picked = np.minimum(np.searchsorted(np.cumsum(share / share.sum()), spaced), len(draws) - 1)
-    start = np.concatenate([draws[picked], chains]).astype(draws.dtype)
+    far = chains[:0] if far is None else far
+    start = np.concatenate([draws[picked], chains, far]).astype(draws.dtype)
     summit = in_batches(_climb, target, start)
     height = log_rewards(target, summit)
     # A climb that ended far below the others came to a plateau, not to a summit; there, as where
@@ -93,7 +99,8 @@ def find_modes(
     if not good.any():
         raise FloatingPointError("No climb ended where the density is finite and above 0.")
     summit, height = summit[good], height[good]
-    from_chain = (np.arange(len(start)) >= climbers)[good]
+    place = np.arange(len(start))
+    from_chain = ((place >= climbers) & (place < climbers + len(chains)))[good]
     hill, pairs = _hills(target, summit, height)
     count = int(hill.max()) + 1
     peak = np.asarray([_highest(height, hill == k) for k in range(count)])
@@ -164,7 +171,7 @@ def from_afar(
     direction = jax.random.normal(direction_key, (count, target.dim))
     direction = direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
     distance = least * 10 ** jax.random.uniform(distance_key, (count, 1), maxval=_DECADES)
-    return in_batches(_climb_from_afar, target, np.asarray(distance * direction))
+    return np.asarray(_climb_from_afar(target, distance * direction))
 
 
 @eqx.filter_jit

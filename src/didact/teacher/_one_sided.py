@@ -15,8 +15,8 @@ class OneSided(TeacherReward):
     Only under-sampling attracts the Teacher; with α = 1 it prefers what is both missed and worth
     having. The floor is what remains once the Student has learned all that was seen: a share of the
     Teacher's batches, the larger the less is missed, then goes evenly everywhere, and finds what
-    nobody has seen yet. Of N objects with about $\hat Z$ in all it is floor·N / (floor·N + the mean
-    of max(δ, 0) under R) of the batches; it wants α = 1. Not in the paper.
+    nobody has seen yet. Of N objects it is floor·N / (floor·N + η + the mean of max(δ, 0) under R)
+    of the batches, where α = 1. Not in the paper.
 
     **Arguments:** `eta` > 0; `alpha`; `floor` ≥ 0: a share of $\hat Z$, the Student's estimate, for
     each object.
@@ -38,5 +38,6 @@ class OneSided(TeacherReward):
     ) -> Float[Array, " B"]:
         """log R_T of each trajectory."""
         missed = jnp.log(self.eta + jnp.maximum(output.residual, 0)) + self.alpha * log_reward
-        log_z = output.log_weight - output.residual
+        # One number, best known where log R is largest: their difference loses digits elsewhere.
+        log_z = (output.log_weight - output.residual)[jnp.argmax(log_reward)]
         return jnp.logaddexp(missed, jnp.log(self.floor) + log_z)

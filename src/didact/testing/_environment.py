@@ -47,9 +47,10 @@ def check_environment(
 
     Any other environment, and one with too many states, is checked along trajectories that are
     drawn with random parameters, and on the ways back from their ends by P_B. Where edges are
-    real, densities integrate to 1, `step` keeps volume (or P_F and P_B would be densities with
-    respect to different measures), and where there is a `log_reference` p, P_B is the law of
-    that process backwards: with all parameters 0,
+    real, densities integrate to 1, `step` and `sample_of` keep volume (or P_F, P_B and R would be
+    densities with respect to different measures; a state is measured by all of its real numbers,
+    and must not hold one that follows from the others), and where there is a `log_reference` p, P_B
+    is the law of that process backwards: with all parameters 0,
 
     $$p(s)\,P_F(s'\mid s) = p(s')\,P_B(s\mid s').$$
 

@@ -27,7 +27,7 @@ TOWARDS = (
     "over the target's trajectories the gradient of a likelihood goes the way of that of "
     "KL(target || policy)"
 )
-RISES = "a loss through the paths falls where the reward rises"
+RISES = "a loss through the paths is -c (log R + log P_B - log P_F) and a constant, c > 0"
 NO_LOG_Z = "a likelihood has no gradient of log Z"
 BESIDE = "where one edge or the reward is not that of the optimum, a trajectory has a loss"
 LEARNS = (
@@ -61,8 +61,8 @@ def check_objective(
       every trajectory has a loss.
     - A loss that can be negative, or does not see the reward, is one of likelihood. At the optimum
       the mean gradient of the policy over its own trajectories vanishes, and elsewhere that over
-      the target's trajectories has the direction of the gradient of KL(target ‖ policy). One
-      through the paths falls where the reward rises.
+      the target's trajectories has, at each state, about the direction of the gradient of
+      KL(target ‖ policy). One through the paths is −c w and a constant, c > 0.
     - Padding counts for nothing, wherever it is, whatever it holds and however much there is; nor
       does a trajectory of weight 0. The order of trajectories does not matter.
     - Residuals and weights are detached. The loss has a gradient by all that it depends on. It is
@@ -311,7 +311,11 @@ def _check_optimum(
     kinks = {what for what in cases.directions if _has_kink(cases, found, what)}
     for name in ("optimum_end", "optimum_front"):
         output, slope = found[name].output, found[name].slope
-        rounding = 1e-4 if kinks else 1e-6  # a square is that of a rounding error
+        # What rounding makes of a residual, times the slope of a kink; a square of it is less.
+        steep = np.abs(found["away"].output.loss).max() / max(
+            float(np.abs(found["away"].output.residual).max()), 1e-6
+        )
+        rounding = 1e-4 * max(float(steep), 1.0) if kinks else 1e-6
         _same(ledger, NO_LOSS, "loss", output.loss, np.zeros_like(output.loss), rounding)
         for what in ("log_pf", "log_pb", "log_flow"):
             value = getattr(slope, what)
@@ -364,7 +368,8 @@ def _is_likelihood(found: dict[str, _Found]) -> bool:
     """
     names = ("away", "higher", "lower", "optimum_end")
     losses = {name: np.asarray(found[name].output.loss) for name in names}
-    negative = any(bool(np.any(loss < 0)) for loss in losses.values())
+    least = -1e-4 * max(float(np.abs(losses["away"]).max()), 1e-6)  # below it is no rounding
+    negative = any(bool(np.any(loss < least)) for loss in losses.values())
     other_rewards = found["log_reward off"].output.loss
     blind = not np.any(_off(other_rewards, losses["optimum_end"]) > 1e-6)
     return negative or (blind and bool(np.any(losses["optimum_end"] > 1e-3)))
@@ -397,17 +402,29 @@ def _check_likelihood(
     fault = f"At the exact optimum it has one of {float(log_z):.4g}."
     ledger.holds(NO_LOG_Z, fault if abs(log_z) > 1e-3 else None)
     if objective.pathwise:
-        high, low = (float(found[name].output.loss.mean()) for name in ("higher", "lower"))
-        fault = f"It is {high:.5g} where log R is 100 higher than where it is {low:.5g}."
-        ledger.holds(RISES, fault if not high < low else None)
+        output = found["away"].output
+        loss, weight = (np.asarray(a, np.float64) for a in (output.loss, output.log_weight))
+        slope, middle = np.polyfit(weight, loss, 1)
+        off = np.abs(loss - middle - slope * weight)
+        fault = fault_at(
+            off > 1e-3 * np.ptp(loss),
+            lambda b: f"That of trajectory {b} is off by {off[b]:.4g} from the line through all",
+            "trajectories",
+        )
+        ledger.holds(RISES, f"c is {-slope:.4g}." if not slope < 0 else fault)
         return
     weight = cases["target_law"].weight
     likelihood = np.broadcast_to(-weight[:, None], cases.paths.mask.shape)
     wanted = _by_logit(cases, likelihood, cases.away.log_pf)
     slope = _by_logit(cases, found["target_law"].slope.log_pf, cases.away.log_pf)
-    cosine = np.sum(slope * wanted) / (np.linalg.norm(slope) * np.linalg.norm(wanted) + 1e-30)
-    fault = f"The cosine between it and the gradient of KL(target || policy) is {cosine:.3g}."
-    ledger.holds(TOWARDS, fault if not cosine > 0.1 else None)
+    size, own = np.linalg.norm(wanted, axis=1), np.linalg.norm(slope, axis=1)
+    cosine = np.sum(slope * wanted, axis=1) / np.maximum(size * own, 1e-30)
+    fault = fault_at(
+        (size > 0.05 * size.max()) & ~(cosine > 0.1),
+        lambda i: f"The cosine between both, by the logits of state {i}, is {cosine[i]:.3g}",
+        "states",
+    )
+    ledger.holds(TOWARDS, fault)
 
 
 def _check_padding(ledger: Ledger, cases: Cases, found: dict[str, _Found]) -> None:

@@ -163,7 +163,7 @@ def _check_densities(
     masses = jax.tree.map(np.asarray, _masses(env, name, some, params[few], z, key))
     for i, row in enumerate(few):
         check_mass(ledger, take(masses, i), at(int(row)))
-    if Below(below.share[vary], below.error[vary]).is_known:
+    if Below(*(part[vary] for part in below)).is_known:
         _report_draws(ledger, name, below.share[vary])
     else:
         ledger.leave_out(f"{DRAWS}: {name}: {TOO_STEEP}")

@@ -1,5 +1,6 @@
 """The laws of an environment whose states cannot be numbered, along trajectories that are drawn."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,8 +35,9 @@ VOLUME = (
     "an edge keeps volume: the slope of step, in the directions in which states and edges differ, "
     "has determinant 1 or -1"
 )
+OBJECT_VOLUME = "sample_of keeps volume, as edges do"
 REFERENCE = "P_B is the reference process backwards: p(s) P_F(s'|s) = p(s') P_B(s|s')"
-_SLOPES = 64
+_SLOPES, _DRAWN = 64, 64
 
 
 class Edge(eqx.Module):
@@ -303,6 +305,7 @@ class _Slope(eqx.Module):
 
     by_state: Array  # [n, n]
     by_action: Array  # [n, k]
+    sample: Array  # [m, n]: of sample_of at s'
     varied_forth: Array  # [k]: numbers of the edge that differ between draws from P_F at s
     varied_back: Array  # [k]: and from P_B at s'
 
@@ -318,18 +321,31 @@ def _check_volume(
     walks = max(_SLOPES // steps, 2)
     some = jax.tree.map(lambda leaf: leaf[: walks * steps], edges)
     flat = forward.reshape(-1, forward.shape[2])[: walks * steps]
-    slope = jax.tree.map(np.asarray, _slopes(env, some, flat))
-    volume = np.ones(len(slope.by_state))
+    try:
+        slope = jax.tree.map(np.asarray, _slopes(env, some, flat))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].strip().rstrip(".")
+        ledger.leave_out(f"that an edge keeps volume: step has no derivative ({reason})")
+        return
+    volume, of_object = np.ones((2, len(slope.by_state)))
     directions = none = np.zeros((slope.by_state.shape[1], 0))
     for i in range(len(volume)):
         if i % steps == 0:
             directions = none
         if edges.real[i]:
             volume[i], directions = _carry(directions, take(slope, i))
+            if (i + 1) % steps == 0 or not edges.real[i + 1]:
+                of_object[i] = _determinant(slope.sample[i] @ directions)
     fault = fault_at(
         ~(np.abs(volume - 1) <= 2e-3), lambda i: f"{name(i)}: it is {volume[i]:.4g}", "edges"
     )
     ledger.holds(VOLUME, fault)
+    fault = fault_at(
+        ~(np.abs(of_object - 1) <= 2e-3),
+        lambda i: f"{name(i)}: its slope there has the determinant {of_object[i]:.4g}",
+        "edges",
+    )
+    ledger.holds(OBJECT_VOLUME, fault)
 
 
 def _carry(directions: np.ndarray, slope: _Slope) -> tuple[float, np.ndarray]:
@@ -337,20 +353,34 @@ def _carry(directions: np.ndarray, slope: _Slope) -> tuple[float, np.ndarray]:
     unit length; and those in which the next one may.
     """
     forth, back = np.flatnonzero(slope.varied_forth), np.flatnonzero(slope.varied_back)
+    if not all(np.all(np.isfinite(matrix)) for matrix in (slope.by_state, slope.by_action)):
+        return math.nan, directions
+    if directions.shape[0] == directions.shape[1] and np.array_equal(forth, back):
+        return abs(float(np.linalg.det(slope.by_state))), directions
     moved = np.hstack([slope.by_state @ directions, slope.by_action[:, forth]]).astype(float)
     drawn = (forth == back[:, None]).astype(float)
     known = np.hstack([np.zeros((len(back), directions.shape[1])), drawn])
-    size = np.linalg.svd(np.vstack([moved, known]), compute_uv=False)
     basis, weight, _ = np.linalg.svd(moved, full_matrices=False)
-    kept = weight > 1e-4 * weight.max(initial=0)
-    # More directions than there are rows cannot be told apart afterwards.
-    enough = moved.shape[0] + len(back) >= moved.shape[1]
-    return float(np.prod(size)) if enough else 0.0, basis[:, kept]
+    basis = basis[:, weight > 1e-4 * weight.max(initial=0)]
+    if basis.shape[1] == len(basis):
+        basis = np.eye(len(basis))
+    return _determinant(np.vstack([moved, known])), basis
+
+
+def _determinant(slope: np.ndarray) -> float:
+    """By how much a map with this slope stretches what it is given: 0 where it loses a direction,
+    NaN where it has no slope.
+    """
+    if not np.all(np.isfinite(slope)):
+        return math.nan
+    if slope.shape[0] < slope.shape[1]:
+        return 0.0
+    return float(np.prod(np.linalg.svd(slope, compute_uv=False)))
 
 
 @eqx.filter_jit
 def _slopes(env: Environment, edges: Edge, forward: Array) -> _Slope:
-    def slope(varied: Any, follow: Callable[[Any], State]) -> Array:
+    def slope(varied: Any, follow: Callable[[Any], Any]) -> Array:
         real, rest = eqx.partition(varied, eqx.is_inexact_array)
         flat, unravel = ravel_pytree(real)
 
@@ -360,18 +390,25 @@ def _slopes(env: Environment, edges: Edge, forward: Array) -> _Slope:
 
         return jax.jacfwd(image)(flat)
 
-    def varied(kernel: Kernel) -> Array:
-        drawn = jax.vmap(kernel.from_noise)(kernel.noise(jax.random.key(0), (4,)))
-        drawn = jax.vmap(lambda a: ravel_pytree(eqx.filter(a, eqx.is_inexact_array))[0])(drawn)
-        return jnp.ptp(drawn, axis=0) > 0
+    def parts(action: Action) -> tuple[Array, Array]:
+        real, rest = eqx.partition(action, eqx.is_inexact_array)
+        return ravel_pytree(real)[0], ravel_pytree(rest)[0]
+
+    def varied(kernel: Kernel, action: Action) -> Array:
+        """Among the draws that make the same choice, where an edge is a choice and numbers."""
+        drawn = jax.vmap(kernel.from_noise)(kernel.noise(jax.random.key(0), (_DRAWN,)))
+        numbers, choice = jax.vmap(parts)(drawn)
+        same = jnp.all(choice == parts(action)[1], axis=1)
+        return jnp.any(same[:, None] & (numbers != numbers[jnp.argmax(same)]), axis=0)
 
     def one(edge: Edge, params: Array) -> _Slope:
         before, action, after = edge.before, edge.action, edge.after
         return _Slope(
             slope(before, lambda s: env.step(s, action)),
             slope(action, lambda a: env.step(before, a)),
-            varied(env.forward_kernel(before, params)),
-            varied(env.backward_kernel(after, None)),
+            slope(after, env.sample_of),
+            varied(env.forward_kernel(before, params), action),
+            varied(env.backward_kernel(after, None), action),
         )
 
     return jax.vmap(one)(edges, forward)

@@ -13,19 +13,22 @@ LogDensity = Callable[[Array], Array]
 
 
 class Below(NamedTuple):
-    """The share of a density along a coordinate that lies below a point; and its error, the
-    difference to a rule with half of the nodes.
+    """The share of a density along a coordinate that lies below a point; its error, the difference
+    to a rule with half of the nodes; and by how much log p is higher elsewhere on the line.
     """
 
     share: Float[Array, "..."]
     error: Float[Array, "..."]
+    depth: Float[Array, "..."]
 
     @property
     def is_known(self) -> bool:
         """Whether the shares of many points are known well enough for a test of their law: they are
-        not where a density rises without bound.
+        not where a density rises without bound. Points that all lie far below it are no draws of
+        it, known or not.
         """
-        return bool(np.mean(np.asarray(self.error)) < 0.01)
+        error, depth = np.mean(np.asarray(self.error)), np.median(np.asarray(self.depth))
+        return bool(error < 0.01 or depth > 15)
 
 
 def share_below(
@@ -57,7 +60,9 @@ def share_below(
 
     every = np.arange(2 * middle + 1)
     fine = share(every)
-    return Below(fine, jnp.abs(fine - share(every[middle % 2 :: 2])))
+    return Below(
+        fine, jnp.abs(fine - share(every[middle % 2 :: 2])), jnp.max(value) - value[middle]
+    )
 
 
 def choose_coordinate(spread: Bool[Array, " dim"], uniform: Array) -> Array:
