@@ -93,13 +93,6 @@ def replay_more(times: int) -> Change:
     return change
 
 
-def twice(experiment: didact.Experiment) -> didact.Experiment:
-    """Twice the gradient steps at the same reward calls, the others from the buffer."""
-    own, replayed, taught = OnPolicy(), FromReplay(), FromTeacher()
-    turns = (own, replayed, replayed, replayed, taught, replayed, replayed, replayed)
-    return replace(experiment, behaviour=Cycle(turns), steps=2 * experiment.steps)
-
-
 RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "tb-prt, cosine": ("tb-prt", (cosine,)),
     "tb-prt, a tenth at the end": ("tb-prt-late", ()),
@@ -109,7 +102,7 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "one-sided, by reward, cosine": ("one-sided", (order("reward"), cosine)),
     "one-sided, by reward, cosine, twice the steps": (
         "one-sided",
-        (order("reward"), twice, cosine),
+        (order("reward"), replay_more(2), cosine),
     ),
     "one-sided, by reward, rate 0.003, cosine": ("one-sided", (order("reward"), rate, cosine)),
     "one-sided, by reward, log Z from the Student, rate 0.003, cosine": (
@@ -178,8 +171,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         counts = (", ".join(f"{n:,}" for n in each[key]) for key in ("found", "held"))
         size = row["task"].replace("x", ", ")
         seeds = f"{row['seeds'][0]} to {row['seeds'][-1]}"
-        cells = (f"({size})", row["name"], seeds, f"{row['calls']:,}", *counts, recall)
-        cells = (*cells, f"{spread:.3f}")
+        calls, total = f"{row['calls']:,}", f"{spread:.3f}"
+        cells = (f"({size})", row["name"], seeds, calls, *counts, recall, total)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

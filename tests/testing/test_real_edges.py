@@ -1,5 +1,7 @@
 """Kernels and environments whose edges are one real number, right ones and with planted faults."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -117,13 +119,14 @@ def test_a_density_without_bound_is_not_judged_by_an_integral_that_is_not_known(
 class Point(Kernel):
     """One edge, for sure."""
 
-    at: jax.Array
+    at: Any
 
     def noise(self, key, shape=()):
         return jnp.zeros(shape)
 
     def from_noise(self, noise):
-        return self.at + noise
+        numbers, choice = eqx.partition(self.at, eqx.is_inexact_array)
+        return eqx.combine(jax.tree.map(lambda number: number + noise, numbers), choice)
 
     def log_prob(self, action):
         return jnp.zeros(())
@@ -249,24 +252,6 @@ class StopOrMove(Kernel):
     temper = explore
 
 
-class Certain(Kernel):
-    at: Move
-
-    def noise(self, key, shape=()):
-        return jnp.zeros(shape)
-
-    def from_noise(self, noise):
-        return Move(self.at.stop, self.at.amount + noise)
-
-    def log_prob(self, action):
-        return jnp.zeros(())
-
-    def explore(self, amount):
-        return self
-
-    temper = explore
-
-
 class Stopped(eqx.Module):
     x: jax.Array
     index: jax.Array
@@ -322,7 +307,7 @@ class StopsEarly(Environment):
     def backward_kernel(self, state, params):
         last = state.x[jnp.maximum(state.index - 1, 0)]
         stop = state.stopped.astype(jnp.int32)
-        return Certain(Move(stop, jnp.where(state.stopped, 0, last)))
+        return Point(Move(stop, jnp.where(state.stopped, 0, last)))
 
 
 def test_edges_may_be_a_choice_and_a_number(key):

@@ -187,17 +187,10 @@ def _climb_from_afar(target: Target, x: Float[Array, "B n"]) -> Float[Array, "B 
 
     def one(x: Float[Array, " n"]) -> Float[Array, " n"]:
         first, last = 0.1 * jnp.linalg.norm(x), 1e-2
-        return _ascend(target, x, _UNIT, lambda i: first * (last / first) ** (i / CLIMB))
+        direction = optax.normalize_by_update_norm(eps=float(jnp.finfo(x.dtype).tiny))
+        return _ascend(target, x, direction, lambda i: first * (last / first) ** (i / CLIMB))
 
     return jax.vmap(one)(x)
-
-
-def _normalised(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-    size = jnp.linalg.norm(updates)
-    return updates / jnp.maximum(size, jnp.finfo(size.dtype).tiny), state
-
-
-_UNIT = optax.GradientTransformation(lambda params: optax.EmptyState(), _normalised)
 
 
 def _ascend(

@@ -81,7 +81,6 @@ class _Alike(eqx.Module):
     """
 
     size: Any
-
     state: Any
     start: Any
     object_again: Any
@@ -96,21 +95,19 @@ def facts(env: EnumerableEnvironment, key: PRNGKeyArray, numbers: Int[Any, " N"]
     random = generator(key)
     # Each state is looked at beside the four that each of its actions leads to.
     size = min(len(numbers), max(_AT_ONCE // (3 + 4 * env.num_actions), 1))
+    forward, backward = (
+        jnp.asarray(3 * random.standard_normal((len(numbers), width)), jnp.result_type(float))
+        for width in (env.forward_size, env.backward_size)
+    )
     parts = []
     for block, begin in enumerate(range(0, len(numbers), size)):
-        here = numbers[begin : begin + size]
-        forward, backward = (
-            jnp.asarray(3 * random.standard_normal((size, width)), jnp.result_type(float))
-            for width in (env.forward_size, env.backward_size)
-        )
-        rows = jnp.asarray(np.resize(here, size), jnp.int32)  # blocks of one size: one program
-        shared = jnp.asarray(forward[0] if not parts else parts[0][1])
-        found = _facts(env, rows, forward, backward, shared, jax.random.fold_in(key, block))
-        count = len(here)
-        found = jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], found)
-        parts.append((found, shared))
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part for part, _ in parts))
-    return Facts(**joined)
+        rows = np.arange(begin, min(begin + size, len(numbers)))
+        each = np.resize(rows, size)  # blocks of one size: one program
+        here, block_key = jnp.asarray(numbers[each], jnp.int32), jax.random.fold_in(key, block)
+        found = _facts(env, here, forward[each], backward[each], forward[0], block_key)
+        count = len(rows)
+        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], found))
+    return Facts(**jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
 
 
 @eqx.filter_jit
@@ -458,8 +455,6 @@ def _check_steps(ledger: Ledger, found: Facts, name: States, count: int) -> None
 
 def _check_alike(ledger: Ledger, found: Facts, name: States) -> None:
     """Whether states that edges lead to are those of their numbers, where these are looked at."""
-    place = {int(number): row for row, number in enumerate(name.numbers)}
-    row_of = np.vectorize(lambda number: place.get(int(number), -1), otypes=[int])
     alike = found.alike
     ways = {
         "initial_state()": (alike.start, np.where(found.is_start, name.numbers, -1), None),
@@ -480,11 +475,12 @@ def _check_alike(ledger: Ledger, found: Facts, name: States) -> None:
     }
     parts = ("features", "features", "P_F", "P_B")
     for way, (marks, number, real) in ways.items():
-        row = row_of(number)
+        row = np.minimum(np.searchsorted(name.numbers, number), len(name.numbers) - 1)
+        known = name.numbers[row] == number
         off = np.abs(marks - alike.state[row])
         size = alike.size[row][..., None]
         limit = np.concatenate([0 * size, 1e-6 + 1e-5 * size, 0 * size + 1e-4, 0 * size + 1e-4], -1)
-        bad = (row >= 0)[..., None] & ~(off <= limit)
+        bad = known[..., None] & ~(off <= limit)
         if real is not None:
             bad &= real[..., None]
 

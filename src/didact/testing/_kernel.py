@@ -12,9 +12,10 @@ from jaxtyping import Array, PRNGKeyArray
 
 from .._types import Kernel, PathwiseKernel
 from ._forms import difference, form_of, scalar_fault, show_form
-from ._laws import Checked, Ledger, fault_at, show_state, take
+from ._laws import Checked, Ledger, all_finite, fault_at, show_state, take
 from ._process import unchanged
 from ._quadrature import (
+    TOO_STEEP,
     Below,
     Mass,
     choose_coordinate,
@@ -30,7 +31,6 @@ NORMALISED = "log_prob is normalised"
 DRAWS = "draws have the law that log_prob states"
 NEUTRAL = "explore(0) and temper(1) change nothing"
 TEMPERED = "temper(T) raises the distribution to the power 1/T"
-TOO_STEEP = "the density is too steep for its integrals"
 EXPLORED = "explore(e) is the mixture of 1 - e of the kernel with e of explore(1)"
 FROM_NOISE = "from_noise undoes to_noise"
 TO_NOISE = "to_noise undoes from_noise"
@@ -131,9 +131,8 @@ def check_law(
         "draws",
     )
     ledger.holds(FINITE, fault)
-    bad = [not np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient)]
     fault = f"The gradient of log_prob with respect to its parameters{after} is not finite."
-    ledger.holds(FINITE, fault if any(bad) else None)
+    ledger.holds(FINITE, None if all_finite(gradient) else fault)
     leaves = jax.tree.leaves(draws)
     if all(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves):
         _check_discrete(ledger, draws, np.asarray(value, np.float64), after)
@@ -244,7 +243,7 @@ def check_continuous(
     ledger: Ledger, kernel: Kernel, draws: Any, key: PRNGKeyArray, after: str = ""
 ) -> None:
     """The same for edges that are real numbers or arrays."""
-    x, random = as_vectors(draws)[0], generator(key)
+    (_, x), random = vector_density(kernel, draws), generator(key)
     uniform = jnp.asarray(random.uniform(size=len(x)), x.dtype)
     z = jnp.asarray(proposals(random, *x.shape), x.dtype)
     below, coordinate, mass, point = jax.tree.map(np.asarray, _integrate(kernel, draws, uniform, z))
@@ -276,11 +275,7 @@ def _integrate(kernel: Kernel, draws: Any, uniform: Array, z: Array) -> tuple[An
     """For each draw the share of the density below it along a coordinate, and which that is; the
     integral of the density; and the log-probability of the first draw.
     """
-    x, edge_of = as_vectors(draws)
-
-    def log_density(x: Array) -> Array:
-        return kernel.log_prob(edge_of(x))
-
+    log_density, x = vector_density(kernel, draws)
     span = jnp.max(x, axis=0) - jnp.min(x, axis=0)
     coordinate = jax.vmap(lambda u: choose_coordinate(span > 0, u))(uniform)
 
@@ -293,11 +288,15 @@ def _integrate(kernel: Kernel, draws: Any, uniform: Array, z: Array) -> tuple[An
     return below, coordinate, mass_of_line(log_density, x), log_density(x[0])
 
 
-def as_vectors(draws: Any) -> tuple[Array, Callable[[Array], Any]]:
-    """Edges that are one real array each as vectors [n, dim], and the edge that is a vector."""
+def vector_density(kernel: Kernel, draws: Any) -> tuple[Callable[[Array], Array], Array]:
+    """The log-density of edges that are one real array each, as vectors, and draws [n, dim]."""
     (x,), structure = jax.tree.flatten(draws)
     shape = x.shape[1:]
-    return x.reshape(len(x), -1), lambda x: jax.tree.unflatten(structure, [x.reshape(shape)])
+
+    def log_density(x: Array) -> Array:
+        return kernel.log_prob(jax.tree.unflatten(structure, [x.reshape(shape)]))
+
+    return log_density, x.reshape(len(x), -1)
 
 
 def _check_parameters(ledger: Ledger, kernel: Kernel) -> None:
@@ -397,9 +396,8 @@ def _check_pathwise(ledger: Ledger, kernel: PathwiseKernel, key: PRNGKeyArray) -
     noise = _with_far_ones(kernel.noise(key, (64,)))
     found = jax.tree.map(np.asarray, _there_and_back(kernel, noise))
     rest = (found.edges, found.noise_again, found.slopes)
-    finite = all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(rest))
     fault = "from_noise or to_noise, or a gradient of theirs, is not finite."
-    ledger.holds("edges can be differentiated at fixed noise", None if finite else fault)
+    ledger.holds("edges can be differentiated at fixed noise", None if all_finite(rest) else fault)
     edges, again = _rows(found.edges), _rows(found.edges_again)
     off = np.abs(edges - again)
     fault = fault_at(

@@ -77,6 +77,11 @@ class Ledger:
         return Checked(self.subject, tuple(self._laws), extent, tuple(self._left_out))
 
 
+def all_finite(tree: Any) -> bool:
+    """Whether no number of some arrays is infinite or NaN."""
+    return all(bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+
+
 def fault_at(bad: ArrayLike, describe: Callable[..., str], unit: str) -> str | None:
     """The first place of an array that is bad, described by its indices, and how many there are."""
     bad = np.asarray(bad)

@@ -12,7 +12,7 @@ from .._types import EnumerableEnvironment, Objective, ObjectiveOutput, Scored
 from ._cases import COLUMNS, STEP, Cases, make_cases
 from ._forms import form_of, show_form
 from ._graph import graph, stairs
-from ._laws import Checked, Ledger, fault_at, show
+from ._laws import Checked, Ledger, all_finite, fault_at, show
 from ._problem import Batch, problem
 from ._process import unchanged
 from ._statistics import generator
@@ -27,7 +27,7 @@ TOWARDS = (
     "over the target's trajectories the gradient of a likelihood goes the way of that of "
     "KL(target || policy)"
 )
-RISES = "a loss through the paths is -c (log R + log P_B - log P_F) and a constant, c > 0"
+ON_PATHS = "a loss through the paths is -c (log R + log P_B - log P_F) and a constant, c > 0"
 NO_LOG_Z = "a likelihood has no gradient of log Z"
 BESIDE = "where one edge or the reward is not that of the optimum, a trajectory has a loss"
 LEARNS = (
@@ -248,23 +248,20 @@ def _same(ledger: Ledger, law: str, what: str, found: Any, wanted: Any, toleranc
 
 def _check_finite(ledger: Ledger, found: dict[str, _Found]) -> None:
     for name, case in found.items():
-        values = (case.output, case.mean, case.slope)
-        bad = [not np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(values)]
-        size = np.abs(case.output.residual).max()
-        names = ("the loss", "a residual", "log_weight", "a step residual", "the gradient")
-        output, slope = case.output, jax.tree.leaves(case.slope)
-        parts = (output.loss, output.residual, output.log_weight, output.step_residual, slope)
-        broken = next(
-            (n for n, part in zip(names, parts, strict=True) if not _is_finite(part)),
-            "the mean loss",
-        )
+        output = case.output
+        parts = {
+            "The loss": output.loss,
+            "A residual": output.residual,
+            "Log_weight": output.log_weight,
+            "A step residual": output.step_residual,
+            "The gradient": case.slope,
+            "The mean loss": (case.mean, output),
+        }
+        broken = next((what for what, part in parts.items() if not all_finite(part)), None)
+        size = np.abs(output.residual).max()
         where = {"far": "far away", "optimum_end": "at the exact optimum"}.get(name, "elsewhere")
-        fault = f"{broken.capitalize()} is not, {where}, where residuals are up to {size:.3g}."
-        ledger.holds(FINITE, fault if any(bad) else None)
-
-
-def _is_finite(part: Any) -> bool:
-    return all(bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(part))
+        fault = f"{broken} is not, {where}, where residuals are up to {size:.3g}."
+        ledger.holds(FINITE, None if broken is None else fault)
 
 
 def _check_away(
@@ -309,13 +306,12 @@ def _check_optimum(
         _check_likelihood(ledger, objective, cases, found)
         return
     kinks = {what for what in cases.directions if _has_kink(cases, found, what)}
+    # What rounding makes of a residual, times the slope of a kink; a square of it is less.
+    away = found["away"].output
+    steep = float(np.abs(away.loss).max()) / max(float(np.abs(away.residual).max()), 1e-6)
+    rounding = 1e-4 * max(steep, 1.0) if kinks else 1e-6
     for name in ("optimum_end", "optimum_front"):
         output, slope = found[name].output, found[name].slope
-        # What rounding makes of a residual, times the slope of a kink; a square of it is less.
-        steep = np.abs(found["away"].output.loss).max() / max(
-            float(np.abs(found["away"].output.residual).max()), 1e-6
-        )
-        rounding = 1e-4 * max(float(steep), 1.0) if kinks else 1e-6
         _same(ledger, NO_LOSS, "loss", output.loss, np.zeros_like(output.loss), rounding)
         for what in ("log_pf", "log_pb", "log_flow"):
             value = getattr(slope, what)
@@ -411,7 +407,7 @@ def _check_likelihood(
             lambda b: f"That of trajectory {b} is off by {off[b]:.4g} from the line through all",
             "trajectories",
         )
-        ledger.holds(RISES, f"c is {-slope:.4g}." if not slope < 0 else fault)
+        ledger.holds(ON_PATHS, f"c is {-slope:.4g}." if not slope < 0 else fault)
         return
     weight = cases["target_law"].weight
     likelihood = np.broadcast_to(-weight[:, None], cases.paths.mask.shape)

@@ -1,6 +1,5 @@
 """The laws of the kernels of an environment, at states on trajectories."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -10,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from .._types import Environment, Kernel, State
-from ._kernel import DRAWS, NORMALISED, TOO_STEEP, as_vectors, check_mass
+from ._kernel import DRAWS, NORMALISED, check_mass, vector_density
 from ._laws import Ledger, fault_at, show_state, take
 from ._quadrature import (
+    TOO_STEEP,
     Below,
     Mass,
     choose_coordinate,
@@ -104,7 +104,8 @@ def _densities(
     """
 
     def one(state: State, params: Array, uniform: Array, noise: Any) -> tuple[Below, Array, Array]:
-        log_density, x = _vector_density(_kernel_at(env, name, state, params), noise)
+        kernel = _kernel_at(env, name, state, params)
+        log_density, x = vector_density(kernel, jax.vmap(kernel.from_noise)(noise))
         span = jnp.max(x, axis=0) - jnp.min(x, axis=0)
         coordinate = choose_coordinate(span > 0, uniform)
         below = share_below(log_density, x[0], coordinate, span[coordinate], _NODES)
@@ -118,19 +119,14 @@ def _masses(
     env: Environment, name: str, states: State, params: Array, z: Array, key: PRNGKeyArray
 ) -> Mass:
     def one(state: State, params: Array, noise: Any) -> Mass:
-        log_density, x = _vector_density(_kernel_at(env, name, state, params), noise)
+        kernel = _kernel_at(env, name, state, params)
+        log_density, x = vector_density(kernel, jax.vmap(kernel.from_noise)(noise))
         if x.shape[1] == 1:
             return mass_of_line(log_density, x)
         spread = jnp.max(x, axis=0) > jnp.min(x, axis=0)
         return mass_of(log_density, x, spread, z)
 
     return jax.vmap(one)(states, params, _noise(env, name, params, key, _SPREAD))
-
-
-def _vector_density(kernel: Kernel, noise: Any) -> tuple[Callable[[Array], Array], Array]:
-    """The log-density of edges as vectors, and draws [n, dim] of them."""
-    x, edge_of = as_vectors(jax.vmap(kernel.from_noise)(noise))
-    return lambda x: kernel.log_prob(edge_of(x)), x
 
 
 def _check_densities(

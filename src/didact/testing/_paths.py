@@ -26,7 +26,7 @@ from ._enumeration import (
     check_own_features,
 )
 from ._kernel import FINITE
-from ._laws import Ledger, fault_at, show_state, take
+from ._laws import Ledger, all_finite, fault_at, show_state, take
 from ._path_kernels import check_path_kernels
 from ._statistics import generator
 
@@ -353,7 +353,7 @@ def _carry(directions: np.ndarray, slope: _Slope) -> tuple[float, np.ndarray]:
     unit length; and those in which the next one may.
     """
     forth, back = np.flatnonzero(slope.varied_forth), np.flatnonzero(slope.varied_back)
-    if not all(np.all(np.isfinite(matrix)) for matrix in (slope.by_state, slope.by_action)):
+    if not all_finite((slope.by_state, slope.by_action)):
         return math.nan, directions
     if directions.shape[0] == directions.shape[1] and np.array_equal(forth, back):
         return abs(float(np.linalg.det(slope.by_state))), directions
@@ -371,7 +371,7 @@ def _determinant(slope: np.ndarray) -> float:
     """By how much a map with this slope stretches what it is given: 0 where it loses a direction,
     NaN where it has no slope.
     """
-    if not np.all(np.isfinite(slope)):
+    if not all_finite(slope):
         return math.nan
     if slope.shape[0] < slope.shape[1]:
         return 0.0

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64
 
+TOO_STEEP = "the density is too steep for its integrals"
 LogDensity = Callable[[Array], Array]
 
 
@@ -54,8 +55,7 @@ def share_below(
     height = jnp.exp(value - jnp.max(value))
 
     def share(kept: np.ndarray) -> Array:
-        node, value = offset[kept], height[kept]
-        area = jnp.diff(node) * (value[1:] + value[:-1])
+        area = _trapezoids(offset[kept], height[kept])
         return jnp.sum(area[: int(np.sum(kept < middle))]) / jnp.sum(area)
 
     every = np.arange(2 * middle + 1)
@@ -63,6 +63,11 @@ def share_below(
     return Below(
         fine, jnp.abs(fine - share(every[middle % 2 :: 2])), jnp.max(value) - value[middle]
     )
+
+
+def _trapezoids(node: Float[Array, " nodes"], height: Float[Array, " nodes"]) -> Array:
+    """The areas between neighbouring nodes."""
+    return 0.5 * jnp.diff(node) * (height[1:] + height[:-1])
 
 
 def choose_coordinate(spread: Bool[Array, " dim"], uniform: Array) -> Array:
@@ -156,10 +161,7 @@ def mass_of_line(log_density: LogDensity, draws: Float[Array, "draws 1"]) -> Mas
     value = jax.vmap(log_density)(node[:, None])
     top = jnp.max(value)
     height = jnp.exp(value - top)
-    pieces, twice = (
-        0.5 * jnp.diff(node[::every]) * (height[::every][1:] + height[::every][:-1])
-        for every in (1, 2)
-    )
+    pieces, twice = (_trapezoids(node[::every], height[::every]) for every in (1, 2))
     fine, coarse = jnp.sum(pieces), jnp.sum(twice)
     return Mass(top + jnp.log(fine), jnp.abs(fine - coarse) / fine, jnp.max(pieces) / fine)
 

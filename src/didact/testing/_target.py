@@ -11,10 +11,18 @@ from jaxtyping import Array, PRNGKeyArray
 
 from .._types import EnumerableEnvironment, Environment, SamplableTarget, Sample, Target
 from ._forms import form_of, numbers_as_arrays, scalar_fault
-from ._kernel import TOO_STEEP
 from ._laws import Checked, Ledger, fault_at, show, show_state, take
 from ._process import unchanged
-from ._quadrature import Below, Mass, cells_of, choose_coordinate, mass_of, proposals, share_below
+from ._quadrature import (
+    TOO_STEEP,
+    Below,
+    Mass,
+    cells_of,
+    choose_coordinate,
+    mass_of,
+    proposals,
+    share_below,
+)
 from ._regions import Region, Share, regions_of, share_of
 from ._statistics import ERROR_RATE, chance_of_count, chi_square, fault_of_places, generator
 
