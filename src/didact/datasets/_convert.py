@@ -147,7 +147,7 @@ def forest(data: bytes) -> dict[str, np.ndarray]:
     if nodes["is_categorical"].any() or not np.all(nodes["num_threshold"][~leaf] == 0.5):
         raise ValueError("the trees ask something else than whether a block is present.")
     feature, left, right = (
-        np.where(leaf, -1, nodes[name]).astype(np.int16)
+        np.where(leaf, -1, nodes[name].astype(np.int64)).astype(np.int16)
         for name in ("feature_idx", "left", "right")
     )
     bits, value = _leaves(feature, left, right, nodes["value"])
