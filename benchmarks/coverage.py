@@ -74,13 +74,23 @@ CASES = {
 }
 
 
-def run(name: str, count: int, seconds: float) -> None:
-    """Fit until a case has so many rows or the time is over; every row is kept at once."""
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The fits of a case, in the order of their numbers."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return sorted(rows, key=lambda row: row["number"])
+
+
+def run(name: str, count: int, seconds: float, part: int, parts: int) -> None:
+    """Fit until a case has so many rows or the time is over; every row is kept at once. Of
+    several `parts`, which processes may do side by side, this is one.
+    """
     case, path = CASES[name], RESULTS / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = len(path.read_text().splitlines()) if path.exists() else 0
+    done = {row["number"] for row in rows_of(path)}
     began = time.monotonic()
-    for number in range(done, count):
+    for number in range(part, count, parts):
+        if number in done:
+            continue
         if time.monotonic() - began > seconds:
             break
         # A cut fit has the default configuration, of whose budget a part is left.
@@ -131,7 +141,7 @@ def table() -> str:
         path = RESULTS / f"{name}.jsonl"
         if not path.exists():
             continue
-        fits = [json.loads(line) for line in path.read_text().splitlines()]
+        fits = rows_of(path)
         trusted = [fit for fit in fits if fit["reliable"]]
         holds = sum(fit["low"] <= 0 <= fit["high"] for fit in trusted)
         covered = f"{holds} of {len(trusted)}" if trusted and case.expected else "–"
@@ -150,9 +160,10 @@ def main() -> None:
     parser.add_argument("--case", choices=list(CASES), default="gaussian")
     parser.add_argument("--count", type=int, default=67)
     parser.add_argument("--seconds", type=float, default=math.inf)
+    parser.add_argument("--part", nargs=2, type=int, default=(0, 1), metavar=("INDEX", "OF"))
     options = parser.parse_args()
     if options.action == "run":
-        run(options.case, options.count, options.seconds)
+        run(options.case, options.count, options.seconds, *options.part)
     print(table())
 
 
