@@ -13,7 +13,7 @@ from didact._sampler import Sampler, sample_backward, sample_forward, score, sco
 from didact.environments import Brownian, Diffusion, DiffusionState, VariancePreserving
 from didact.networks import DiffusionMLPConfig, MLPConfig
 from didact.objectives import DB, TB, SubTB, VarGrad
-from didact.targets import FromFunction, GaussianMixture
+from didact.targets import FromFunction, GaussianMixture, ManyWell
 
 from .._diffusion import diffusion_sampler
 from .._statistics import ERROR_RATE
@@ -116,6 +116,24 @@ def test_the_learned_variance_and_p_b_stay_within_their_ranges():
     np.testing.assert_array_equal(kernel.mean, first.position)
     assert kernel.std == 0
     assert kernel.log_prob(first.position) == 0
+
+
+def test_a_walk_that_runs_away_stays_finite():
+    """Where a network grows with the position, unclipped steps overflow within a few of them."""
+    clipped, unclipped = Diffusion(2, 100), Diffusion(2, 100, clip=np.inf)
+
+    def walk(env):
+        def step(position, index):
+            state = DiffusionState(position, index)
+            mean = env.forward_kernel(state, 1e4 * position).mean
+            return env.step(state, mean).position, None
+
+        return jax.lax.scan(step, jnp.asarray([1.0, -1.0]), jnp.arange(100))[0]
+
+    end = walk(clipped)
+    assert jnp.all(jnp.abs(end) <= 1 + clipped.clip)
+    assert jnp.isfinite(ManyWell(2).log_reward(end))
+    assert not jnp.any(jnp.isfinite(walk(unclipped)))
 
 
 # ---- rollouts --------------------------------------------------------------------------------
@@ -400,6 +418,7 @@ def test_time_and_position_both_reach_the_network():
         (lambda: Diffusion(2, 3, times=(0.0, float("nan"), 0.5, 1.0)), "increase"),
         (lambda: Diffusion(2, log_variance_range=0.0), "log_variance_range must be > 0"),
         (lambda: Diffusion(2, 1, times=()), "2 numbers"),
+        (lambda: Diffusion(2, clip=0.0), "clip must be > 0"),
         (lambda: Brownian(0.0), "sigma must be > 0"),
         (lambda: VariancePreserving(-1.0), "sigma must be > 0"),
         (lambda: VariancePreserving(1.0, 0.0), "beta_min must be > 0"),

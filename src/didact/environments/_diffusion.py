@@ -121,8 +121,10 @@ class Diffusion(Environment):
     (None: evenly spaced); `drift`: "time" has g_i = q_i/σ², which for Brownian motion is the dt of
     the published samplers, "noise" has g_i = √q_i, with which f_θ is of order 1 at every step and
     is learned faster where steps are short; `log_variance_range` r: P_F's variance is
-    q_i exp(r tanh(·/r)) with a learned argument for each coordinate (None: q_i). With a learned
-    P_B, its mean and variance are multiplied by 1 ± 0.1 at most (Sendera et al., 2024).
+    q_i exp(r tanh(·/r)) with a learned argument for each coordinate (None: q_i); `clip`: f_θ is
+    clipped to ± this, since far from all it has learned on a network grows with the position, and
+    the position with the network until neither is finite. With a learned P_B, its mean and
+    variance are multiplied by 1 ± 0.1 at most (Sendera et al., 2024).
 
     A sample x is a position, float [dim].
     """
@@ -133,6 +135,7 @@ class Diffusion(Environment):
     times: tuple[float, ...] | None = eqx.field(static=True)
     log_variance_range: float | None = eqx.field(static=True)
     drift: Literal["time", "noise"] = eqx.field(static=True)
+    clip: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -142,11 +145,13 @@ class Diffusion(Environment):
         times: tuple[float, ...] | None = None,
         log_variance_range: float | None = None,
         drift: Literal["time", "noise"] = "time",
+        clip: float = 1e4,
     ):
         dim, num_steps = operator.index(dim), operator.index(num_steps)
         require("dim", dim, at_least=1)
         require("num_steps", num_steps, at_least=1)
         require("log_variance_range", log_variance_range, above=0)
+        require("clip", clip, above=0)
         if drift not in ("time", "noise"):
             raise ValueError(f"drift must be 'time' or 'noise', got {drift!r}.")
         if times is not None:
@@ -164,6 +169,7 @@ class Diffusion(Environment):
         self.times = times
         self.log_variance_range = log_variance_range
         self.drift = drift
+        self.clip = clip
 
     @property
     def fewest_steps(self) -> int:
@@ -236,7 +242,8 @@ class Diffusion(Environment):
         gain = jnp.sqrt(variance)
         if self.drift == "time":
             gain = self._constant(tables.variance / self.process.sigma**2)[index]
-        mean = decay * state.position + gain * params[: self.dim]
+        drift = jnp.clip(params[: self.dim], -self.clip, self.clip)
+        mean = decay * state.position + gain * drift
         std = jnp.broadcast_to(jnp.sqrt(variance), mean.shape)
         if self.log_variance_range is not None:
             most = self.log_variance_range

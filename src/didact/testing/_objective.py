@@ -398,21 +398,30 @@ def _check_likelihood(
     fault = f"At the exact optimum it has one of {float(log_z):.4g}."
     ledger.holds(NO_LOG_Z, fault if abs(log_z) > 1e-3 else None)
     if objective.pathwise:
-        output = found["away"].output
-        loss, weight = (np.asarray(a, np.float64) for a in (output.loss, output.log_weight))
-        slope, middle = np.polyfit(weight, loss, 1)
-        off = np.abs(loss - middle - slope * weight)
-        fault = fault_at(
-            off > 1e-3 * np.ptp(loss),
-            lambda b: f"That of trajectory {b} is off by {off[b]:.4g} from the line through all",
-            "trajectories",
-        )
-        ledger.holds(ON_PATHS, f"c is {-slope:.4g}." if not slope < 0 else fault)
-        return
+        _check_on_paths(ledger, found["away"].output)
+    else:
+        _check_towards(ledger, cases, found["target_law"].slope)
+
+
+def _check_on_paths(ledger: Ledger, output: ObjectiveOutput) -> None:
+    """Over trajectories the loss is a falling line in the log-weight."""
+    loss, weight = (np.asarray(a, np.float64) for a in (output.loss, output.log_weight))
+    slope, middle = np.polyfit(weight, loss, 1)
+    off = np.abs(loss - middle - slope * weight)
+    fault = fault_at(
+        off > 1e-3 * np.ptp(loss),
+        lambda b: f"That of trajectory {b} is off by {off[b]:.4g} from the line through all",
+        "trajectories",
+    )
+    ledger.holds(ON_PATHS, f"c is {-slope:.4g}." if not slope < 0 else fault)
+
+
+def _check_towards(ledger: Ledger, cases: Cases, found: _Learned) -> None:
+    """At each state a step against the gradient makes the target's trajectories likelier."""
     weight = cases["target_law"].weight
     likelihood = np.broadcast_to(-weight[:, None], cases.paths.mask.shape)
     wanted = _by_logit(cases, likelihood, cases.away.log_pf)
-    slope = _by_logit(cases, found["target_law"].slope.log_pf, cases.away.log_pf)
+    slope = _by_logit(cases, found.log_pf, cases.away.log_pf)
     size, own = np.linalg.norm(wanted, axis=1), np.linalg.norm(slope, axis=1)
     cosine = np.sum(slope * wanted, axis=1) / np.maximum(size * own, 1e-30)
     fault = fault_at(

@@ -1,6 +1,7 @@
 """The laws of a target."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -288,13 +289,15 @@ def _check_counts(ledger: Ledger, objects: Sample, draws: Sample, log_reward: np
     ledger.holds(SAMPLES, fault if p < ERROR_RATE else None)
 
 
+def _log_density_of(target: Target, structure: Any) -> Callable[[Array], Array]:
+    """log R of the vector that an object is."""
+    return lambda x: target.log_reward(jax.tree.unflatten(structure, [x]))
+
+
 @eqx.filter_jit
 def _slices(target: Target, x: Array, structure: Any, uniform: Array) -> tuple[Below, Array]:
     """The share of the density below each sample along a coordinate of it, and which that is."""
-
-    def log_density(x: Array) -> Array:
-        return target.log_reward(jax.tree.unflatten(structure, [x]))
-
+    log_density = _log_density_of(target, structure)
     span = jnp.max(x, axis=0) - jnp.min(x, axis=0)
 
     def one(inputs: tuple[Array, Array]) -> Below:
@@ -307,10 +310,7 @@ def _slices(target: Target, x: Array, structure: Any, uniform: Array) -> tuple[B
 
 @eqx.filter_jit
 def _log_rewards(target: Target, x: Array, structure: Any) -> Array:
-    def one(x: Array) -> Array:
-        return target.log_reward(jax.tree.unflatten(structure, [x]))
-
-    return jax.lax.map(one, x, batch_size=_BLOCK)
+    return jax.lax.map(_log_density_of(target, structure), x, batch_size=_BLOCK)
 
 
 def _check_vectors(
@@ -362,10 +362,8 @@ def _check_cells(ledger: Ledger, target: Target, x: np.ndarray, structure: Any) 
 
 @eqx.filter_jit
 def _mass(target: Target, x: Array, structure: Any, log_z: Array, z: Array) -> Mass:
-    def log_density(x: Array) -> Array:
-        return target.log_reward(jax.tree.unflatten(structure, [x])) - log_z
-
-    return mass_of(log_density, x, jnp.ones(x.shape[1], bool), z)
+    log_density = _log_density_of(target, structure)
+    return mass_of(lambda x: log_density(x) - log_z, x, jnp.ones(x.shape[1], bool), z)
 
 
 def _check_mass(
