@@ -2,6 +2,7 @@
 
     python benchmarks/discovery.py figure tfbind8          # modes found over rounds
     python benchmarks/discovery.py time                    # rounds and rewards a second
+    python benchmarks/discovery.py host                    # a reward outside JAX, with workers
 
 The runs are those of `didact reproduce biochem`, kept under benchmarks/results/discovery.
 """
@@ -20,6 +21,7 @@ import didact
 from bench import machine, matmul_peak, time_steps
 from didact.bench import read_all
 from didact.presets import DISCOVERY_TASKS, discovery
+from didact.targets import HostReward
 
 RESULTS = Path(__file__).parent / "results" / "discovery"
 PICTURES = Path(__file__).parents[1] / "docs" / "assets"
@@ -100,7 +102,51 @@ def time_rounds(tasks: list[str], preset: str = "teacher-per") -> None:
                 flush=True,
             )
     out = RESULTS.parent / "discovery-rounds.json"
+    if out.exists():
+        kept = json.loads(out.read_text())["rows"]
+        rows = [row for row in kept if row["task"] not in tasks] + rows
     out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+    print(f"Written to {out.name}")
+
+
+def time_host_rewards(rounds: int = 1_000) -> None:
+    """Strings a second of ViennaRNA in Python, by the number of workers, and how many of the
+    strings that a run asks for it has asked for before.
+    """
+    import vienna
+
+    rows = []
+    batches = np.random.default_rng(0).integers(0, 4, (4, 4_096, 14))
+    for workers in (0, 1, 2):
+        target = HostReward(vienna.score, "UCGA", workers=workers, cache=False)
+        seconds = []
+        for batch in batches:  # the first one starts the workers
+            began = time.perf_counter()
+            target.rewards(batch)
+            seconds.append(time.perf_counter() - began)
+        target.close()
+        rows.append({"workers": workers, "strings_per_second": 4_096 / min(seconds[1:])})
+        print(f"workers {workers}: {rows[-1]['strings_per_second']:,.0f} strings/s", flush=True)
+    # Equal targets share what they have counted.
+    target = HostReward(vienna.score, "UCGA", workers=2, cache=False, cache_key="run")
+    experiment = discovery(target, num_symbols=4, length=14, rounds=rounds)
+    state = didact.init(experiment)
+    began = time.perf_counter()
+    state, _ = didact.train_chunk(experiment, state, experiment.steps, capacity=experiment.steps)
+    seconds, counters = time.perf_counter() - began, target.counters
+    target.close()
+    asked = counters.evaluations + counters.cache_hits
+    run = {
+        "preset": "teacher-per",
+        "rounds": rounds,
+        "seconds": seconds,
+        "evaluations": counters.evaluations,
+        "cache_hits": counters.cache_hits,
+        "hit_rate": counters.cache_hits / asked,
+    }
+    print(f"{rounds} rounds in {seconds:.0f} s: {run['hit_rate']:.1%} of {asked:,} strings known")
+    out = RESULTS.parent / "host-rewards.json"
+    out.write_text(json.dumps({"machine": machine(), "rows": rows, "run": run}, indent=2) + "\n")
     print(f"Written to {out.name}")
 
 
@@ -132,11 +178,14 @@ def strings_per_second(experiment: didact.Experiment, n: int = 4096) -> float:
 def main() -> None:
     """Draw or time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["figure", "time"])
+    parser.add_argument("action", choices=["figure", "time", "host"])
     parser.add_argument("task", nargs="?", choices=list(DISCOVERY_TASKS))
     options = parser.parse_args()
     if options.action == "time":
         time_rounds([options.task] if options.task else ["tfbind8", "qm9", "l14-rna1", "seh"])
+        return
+    if options.action == "host":
+        time_host_rewards()
         return
     if options.task is None:
         parser.error("name the task of the figure")
