@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 from . import _seen as seen_objects
 from . import replay as replay_buffer
 from ._experiment import Experiment, OptimiserConfig, traced_numbers
+from ._rows import on_enough_rows
 from ._sampler import (
     Layout,
     Sampler,
@@ -311,25 +312,19 @@ def _loss_and_gradient(params, others, trajectory, place, log_reward, weight, no
     distinct states: the program holds one branch a size.
     """
     dynamic, static = eqx.partition(others, eqx.is_array)
-    rest, *_ = others
+    rest, objective, _ = others
     sizes = row_sizes(rest.environment, trajectory.mask.shape[0])
 
-    def evaluate(params, dynamic, trajectory, place, log_reward, weight, novelty):
+    if objective.pathwise:
+        sizes = sizes[-1:]
+
+    def of(rows, params, dynamic, trajectory, place, log_reward, weight, novelty):
         rest, objective, target = eqx.combine(dynamic, static)
         batch = (trajectory, place, log_reward, weight, novelty)
-        branches = [
-            lambda p, rows=rows: _loss_and_gradient_of(p, rest, objective, target, *batch, rows)
-            for rows in sizes
-        ]
-        if len(branches) == 1 or objective.pathwise:
-            return branches[0](params)
-        return lax.switch(jnp.sum(jnp.max(place.count) > jnp.asarray(sizes)), branches, params)
+        return _loss_and_gradient_of(params, rest, objective, target, *batch, rows=rows)
 
-    # On a CPU a product for one seed already fills the cores, so seeds take turns and each
-    # pays only for its own rows; on an accelerator they run side by side.
-    if jax.default_backend() == "cpu":
-        evaluate = jax.custom_batching.sequential_vmap(evaluate)
-    return evaluate(params, dynamic, trajectory, place, log_reward, weight, novelty)
+    batch = (trajectory, place, log_reward, weight, novelty)
+    return on_enough_rows(of, sizes, place.count, params, dynamic, *batch)
 
 
 # Its own `jit`, though inside another: Student and Teacher then share one trace.
@@ -724,22 +719,15 @@ def _observe(
     dynamic, static = eqx.partition((measure, env), eqx.is_array)
     sizes = row_sizes(env, batch)[::-2][::-1]  # half of them are enough here
 
-    def evaluate(dynamic, memory, states, place, times):
+    def of(rows, dynamic, memory, states, place, times):
         novelty, env = eqx.combine(dynamic, static)
+        node = place.node[:rows]
+        state = jax.tree.map(lambda leaf: leaf[node], states)
+        value = jax.vmap(lambda one: novelty(memory, env, one))(state)
+        count = jnp.zeros(rows, times.dtype).at[place.slot].add(times)
+        return value[place.slot][:, 1:], novelty.learn(memory, env, state, count)
 
-        def of(rows: int):
-            node = place.node[:rows]
-            state = jax.tree.map(lambda leaf: leaf[node], states)
-            value = jax.vmap(lambda one: novelty(memory, env, one))(state)
-            count = jnp.zeros(rows, times.dtype).at[place.slot].add(times)
-            return value[place.slot][:, 1:], novelty.learn(memory, env, state, count)
-
-        branches = [lambda rows=rows: of(rows) for rows in sizes]
-        return lax.switch(jnp.sum(jnp.max(place.count) > jnp.asarray(sizes)), branches)
-
-    if jax.default_backend() == "cpu":
-        evaluate = jax.custom_batching.sequential_vmap(evaluate)
-    return evaluate(dynamic, memory, states, place, times)
+    return on_enough_rows(of, sizes, place.count, dynamic, memory, states, place, times)
 
 
 def _unless(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:

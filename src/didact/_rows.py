@@ -1,0 +1,46 @@
+"""Work on as many rows as there are distinct states, in programs whose shapes are fixed."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int, PyTree
+
+
+def on_enough_rows(
+    of: Callable[..., PyTree], sizes: Sequence[int], count: Int[Array, "..."], *args: Any
+) -> PyTree:
+    """`of(rows, *args)` with the least of the increasing `sizes` that is not below any `count`; the
+    program holds one branch for each of them.
+
+    A batch of seeds must not turn the choice into one for each, for which all branches would be
+    computed. On a CPU, where the work for one seed already fills the cores, seeds take turns, each
+    with its own number of rows. On an accelerator they run side by side, all with as many as the
+    one that needs most.
+
+    **Arguments:** `of` holds no traced arrays: they are among the `args`.
+    """
+    branches = [functools.partial(of, rows) for rows in sizes]
+
+    def choose(branches, count, args):
+        if len(branches) == 1:
+            return branches[0](*args)
+        return lax.switch(jnp.sum(jnp.max(count) > jnp.asarray(sizes)), branches, *args)
+
+    def alone(count, *args):
+        return choose(branches, count, args)
+
+    if jax.default_backend() == "cpu":
+        return jax.custom_batching.sequential_vmap(alone)(count, *args)
+    chosen = jax.custom_batching.custom_vmap(alone)
+
+    @chosen.def_vmap
+    def together(_, batched, count, *args):
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched[1:]))
+        out = choose([jax.vmap(branch, in_axes=axes) for branch in branches], count, args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return chosen(count, *args)
