@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "networks/",
             "replay",
             "_seen",
+            "_rows",
             "_sharding",
             "_host/",
             "datasets/",
