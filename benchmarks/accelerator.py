@@ -1,7 +1,7 @@
 """Times a training step of the paper's tasks on an accelerator, one seed and eight in one program.
 
     python benchmarks/accelerator.py                       # every row
-    python benchmarks/accelerator.py --only grid-4x16 25gmm
+    python benchmarks/accelerator.py --only grid-4x16 25gmm/teacher/1/-
 
 Each row is a process of its own. All of them compile side by side, then each has the accelerator to
 itself, in turns, and times three chunks of a fresh run. Matrix products are in the precision that
@@ -153,6 +153,11 @@ class _Process:
         except queue.Empty:
             return None
 
+    def end(self) -> None:
+        """And give back its memory on the accelerator."""
+        self.process.kill()
+        self.process.wait()
+
     def go(self) -> None:
         """Let it time."""
         assert self.process.stdin is not None
@@ -160,23 +165,25 @@ class _Process:
         self.process.stdin.flush()
 
 
-def measure(rows: list[Row], seconds: float) -> list[dict[str, Any]]:
-    """Compile all rows for at most so many seconds, then time those that are ready."""
+def measure(rows: list[Row], seconds: float) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compile all rows for at most so many seconds, then time those that are ready. Returns also
+    the names of those that are left out.
+    """
     end = time.monotonic() + seconds
     processes = [_Process(row) for row in rows]
     try:
         ready = [process for process in processes if process.line(end - time.monotonic())]
-        for process in processes:
-            if process not in ready:
-                print(f"{process.row.name}: not ready, left out", flush=True)
-                process.process.kill()
+        left_out = [process for process in processes if process not in ready]
+        for process in left_out:
+            process.end()
         results = []
         print(f"{'row':32}{'ms/update':>11}{'compiled in s':>15}{'MiB':>8}", flush=True)
         for process in ready:
             process.go()
             line = process.line(60.0)
+            process.end()
             if line is None:
-                print(f"{process.row.name}: failed", flush=True)
+                left_out.append(process)
                 continue
             result = json.loads(line)
             results.append(result)
@@ -185,16 +192,18 @@ def measure(rows: list[Row], seconds: float) -> list[dict[str, Any]]:
                 f"{result['first_chunk_seconds']:15.0f}{result['device_memory_mib']:8.0f}",
                 flush=True,
             )
-        return results
+        names = [process.row.name for process in left_out]
+        print(f"left out: {', '.join(names) or 'none'}")
+        return results, names
     finally:
         for process in processes:
-            process.process.kill()
+            process.end()
 
 
 def main() -> None:
     """Measure, print a table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", default=None, help="tasks")
+    parser.add_argument("--only", nargs="+", default=None, help="tasks, or rows by name")
     parser.add_argument("--seconds", type=float, default=600.0, help="to compile in")
     parser.add_argument("--out", type=Path, default=RESULTS / "accelerator.json")
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
@@ -202,10 +211,12 @@ def main() -> None:
     if options.one is not None:
         one(next(row for row in ROWS if row.name == options.one))
         return
-    rows = [row for row in ROWS if options.only is None or row.task in options.only]
-    results = measure(rows, options.seconds)
+    only = options.only
+    rows = [row for row in ROWS if only is None or {row.task, row.name} & set(only)]
+    results, left_out = measure(rows, options.seconds)
     here = machine() | {"tflops": matmul_peaks()}
-    options.out.write_text(json.dumps({"machine": here, "rows": results}, indent=2) + "\n")
+    kept = {"machine": here, "rows": results, "left_out": left_out}
+    options.out.write_text(json.dumps(kept, indent=2) + "\n")
     print(f"Written to {options.out.name}; peaks {here['tflops']}")
 
 

@@ -162,8 +162,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=math.inf)
     parser.add_argument("--part", nargs=2, type=int, default=(0, 1), metavar=("INDEX", "OF"))
     options = parser.parse_args()
+    part, parts = options.part
+    if not 0 <= part < parts:
+        parser.error("--part: INDEX counts from 0 and is below OF")
     if options.action == "run":
-        run(options.case, options.count, options.seconds, *options.part)
+        run(options.case, options.count, options.seconds, part, parts)
     print(table())
 
 

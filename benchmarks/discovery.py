@@ -94,6 +94,7 @@ def time_rounds(tasks: list[str], preset: str = "teacher-per") -> None:
                 "milliseconds": 1e3 * seconds,
                 "share_of_peak": seeds * operations(experiment, known.width) / peak / seconds,
                 "rewards_per_second": strings,
+                "machine": machine(),
             }
             rows.append(row)
             print(
@@ -102,10 +103,9 @@ def time_rounds(tasks: list[str], preset: str = "teacher-per") -> None:
                 flush=True,
             )
     out = RESULTS.parent / "discovery-rounds.json"
-    if out.exists():
-        kept = json.loads(out.read_text())["rows"]
-        rows = [row for row in kept if row["task"] not in tasks] + rows
-    out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+    kept = json.loads(out.read_text())["rows"] if out.exists() else []
+    rows = [row for row in kept if row["task"] not in tasks] + rows
+    out.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
     print(f"Written to {out.name}")
 
 
@@ -118,7 +118,7 @@ def time_host_rewards(rounds: int = 1_000) -> None:
     rows = []
     batches = np.random.default_rng(0).integers(0, 4, (4, 4_096, 14))
     for workers in (0, 1, 2):
-        target = HostReward(vienna.score, "UCGA", workers=workers, cache=False)
+        target = HostReward(score_fn=vienna.score, alphabet="UCGA", workers=workers, cache=False)
         seconds = []
         for batch in batches:  # the first one starts the workers
             began = time.perf_counter()
@@ -128,7 +128,9 @@ def time_host_rewards(rounds: int = 1_000) -> None:
         rows.append({"workers": workers, "strings_per_second": 4_096 / min(seconds[1:])})
         print(f"workers {workers}: {rows[-1]['strings_per_second']:,.0f} strings/s", flush=True)
     # Equal targets share what they have counted.
-    target = HostReward(vienna.score, "UCGA", workers=2, cache=False, cache_key="run")
+    target = HostReward(
+        score_fn=vienna.score, alphabet="UCGA", workers=2, cache=False, cache_key="run"
+    )
     experiment = discovery(target, num_symbols=4, length=14, rounds=rounds)
     state = didact.init(experiment)
     began = time.perf_counter()

@@ -4,7 +4,7 @@ import RNA
 
 from didact.targets import L14RNA1
 
-_HIDDEN = L14RNA1().facts.target
+_HIDDEN = L14RNA1.facts.target
 
 
 def score(strings: list[str]) -> list[float]:

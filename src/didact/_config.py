@@ -114,6 +114,41 @@ def from_json(value: Any, given: Mapping[str, Any] | None = None) -> Any:
         raise ValueError(f"the configuration of {value['type']} does not fit: {error}") from error
 
 
+def renewed(value: Any) -> Any:
+    """JSON of an older version as that of this one: arguments that it did not have yet get their
+    defaults. What is not didact's own is not needed for it, and stays as it is; so does what
+    cannot be read.
+    """
+    if isinstance(value, list):
+        return [renewed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if not foreign_names(value):
+        try:
+            return to_json(from_json(value))
+        except (ValueError, RecursionError):
+            return value
+    parts = {name: renewed(item) for name, item in value.items()}
+    try:
+        made = _resolve(value.get("type"), None)
+    except ValueError:
+        return parts
+    if not (isinstance(made, type) and dataclasses.is_dataclass(made)):
+        return parts
+    return {name: to_json(default) for name, default in _defaults(made).items()} | parts
+
+
+def _defaults(made: type) -> dict[str, Any]:
+    """Of the arguments of a class that a configuration says."""
+    local = getattr(made, "execution", ())
+    parameters = [p for p in inspect.signature(made).parameters.values() if p.name not in local]
+    found = {p.name: p.default for p in parameters if p.default is not p.empty}
+    for field in dataclasses.fields(made):
+        if field.name in found and field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
 def _check(arguments: Mapping[str, Any], made: type) -> None:
     """`TypeError` for an argument of another type than its field says."""
     hints = get_type_hints(made)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ._config import foreign_names, from_json, to_json
+from ._config import foreign_names, renewed, to_json
 from ._describe import describe
 from ._experiment import Experiment
 from ._files import in_short, is_half_written, make_folder, read_object, write_whole
@@ -238,9 +238,8 @@ def _difference(
     if config["seeds"] != list(seeds):
         found["seeds"] = repr(config["seeds"]), repr(list(seeds))
     stored = config["experiment"]
-    # Read and written anew, so that files of older versions compare equal to today's.
-    with contextlib.suppress(ValueError, RecursionError):
-        stored = to_json(from_json(stored))
+    with contextlib.suppress(RecursionError):
+        stored = renewed(stored)
     wanted = to_json(dataclasses.replace(experiment, steps=total))
     if experiment.steps in lengths and total >= lengths[-1]:  # as long, or to be made longer
         wanted["steps"] = stored.get("steps")

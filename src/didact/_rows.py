@@ -24,23 +24,27 @@ def on_enough_rows(
     **Arguments:** `of` holds no traced arrays: they are among the `args`.
     """
     branches = [functools.partial(of, rows) for rows in sizes]
-
-    def choose(branches, count, args):
-        if len(branches) == 1:
-            return branches[0](*args)
-        return lax.switch(jnp.sum(jnp.max(count) > jnp.asarray(sizes)), branches, *args)
-
-    def alone(count, *args):
-        return choose(branches, count, args)
-
     if jax.default_backend() == "cpu":
-        return jax.custom_batching.sequential_vmap(alone)(count, *args)
-    chosen = jax.custom_batching.custom_vmap(alone)
+        choose = functools.partial(_choose, branches, sizes)
+        return jax.custom_batching.sequential_vmap(choose)(count, *args)
+    return _side_by_side(branches, sizes)(count, *args)
+
+
+def _choose(branches: Sequence[Callable[..., PyTree]], sizes: Sequence[int], count, *args):
+    if len(branches) == 1:
+        return branches[0](*args)
+    return lax.switch(jnp.sum(jnp.max(count) > jnp.asarray(sizes)), branches, *args)
+
+
+def _side_by_side(branches: Sequence[Callable[..., PyTree]], sizes: Sequence[int]):
+    """`_choose`, which stays one choice under any number of `vmap`."""
+    chosen = jax.custom_batching.custom_vmap(functools.partial(_choose, branches, sizes))
 
     @chosen.def_vmap
-    def together(_, batched, count, *args):
+    def together(size: int, batched: Sequence[PyTree], count: Array, *args: Any):
         axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched[1:]))
-        out = choose([jax.vmap(branch, in_axes=axes) for branch in branches], count, args)
+        wider = [jax.vmap(branch, in_axes=axes, axis_size=size) for branch in branches]
+        out = _side_by_side(wider, sizes)(count, *args)
         return out, jax.tree.map(lambda _: True, out)
 
-    return chosen(count, *args)
+    return chosen

@@ -443,10 +443,10 @@ def row_sizes(env: Environment, batch_size: int) -> tuple[int, ...]:
     """Values of `rows` worth compiling for `score`.
 
     Each is a fifth above the one below, which wastes a tenth of the rows on average; nearly
-    full batches are rare, so the last step is larger. On an accelerator, where more rows cost
-    little and every size takes seconds to compile, each is twice the one below. One size is enough where no two states are
-    equal and all trajectories are of one length. Where batches are split over devices, rows are of
-    one device.
+    full batches are rare, so the last step is larger. On an accelerator each is twice the one
+    below: it is bound by its launches rather than by rows, and compiles longer. One size is enough
+    where no two states are equal and all trajectories are of one length. Where batches are split
+    over devices, rows are of one device.
     """
     shards = num_shards()
     each = batch_size // shards if batch_size % shards == 0 else batch_size

@@ -314,9 +314,8 @@ def _loss_and_gradient(params, others, trajectory, place, log_reward, weight, no
     dynamic, static = eqx.partition(others, eqx.is_array)
     rest, objective, _ = others
     sizes = row_sizes(rest.environment, trajectory.mask.shape[0])
-
     if objective.pathwise:
-        sizes = sizes[-1:]
+        sizes = sizes[-1:]  # rows play no part in it
 
     def of(rows, params, dynamic, trajectory, place, log_reward, weight, novelty):
         rest, objective, target = eqx.combine(dynamic, static)
@@ -717,7 +716,9 @@ def _observe(
         learned = measure.learn(memory, env, states, times.reshape(batch * nodes))
         return _measure(experiment, memory, trajectory), learned
     dynamic, static = eqx.partition((measure, env), eqx.is_array)
-    sizes = row_sizes(env, batch)[::-2][::-1]  # half of them are enough here
+    sizes = row_sizes(env, batch)
+    if jax.default_backend() == "cpu":
+        sizes = sizes[::-2][::-1]  # half of them are enough here
 
     def of(rows, dynamic, memory, states, place, times):
         novelty, env = eqx.combine(dynamic, static)

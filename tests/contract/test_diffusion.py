@@ -118,11 +118,14 @@ def test_the_learned_variance_and_p_b_stay_within_their_ranges():
     assert kernel.log_prob(first.position) == 0
 
 
-def test_a_walk_that_runs_away_stays_finite():
+@pytest.mark.parametrize("process", [Brownian(3.0), VariancePreserving(3.0)], ids=["b", "vp"])
+@pytest.mark.parametrize("drift", ["time", "noise"])
+def test_a_walk_that_runs_away_stays_finite(process, drift):
     """Where a network grows with the position, unclipped steps overflow within a few of them."""
-    clipped, unclipped = Diffusion(2, 100), Diffusion(2, 100, clip=np.inf)
 
-    def walk(env):
+    def walk(clip):
+        env = Diffusion(2, 100, process, drift=drift, clip=clip)
+
         def step(position, index):
             state = DiffusionState(position, index)
             mean = env.forward_kernel(state, 1e4 * position).mean
@@ -130,10 +133,19 @@ def test_a_walk_that_runs_away_stays_finite():
 
         return jax.lax.scan(step, jnp.asarray([1.0, -1.0]), jnp.arange(100))[0]
 
-    end = walk(clipped)
-    assert jnp.all(jnp.abs(end) <= 1 + clipped.clip)
-    assert jnp.isfinite(ManyWell(2).log_reward(end))
-    assert not jnp.any(jnp.isfinite(walk(unclipped)))
+    assert jnp.isfinite(ManyWell(2).log_reward(walk(Diffusion(2).clip)))
+    assert not jnp.any(jnp.isfinite(walk(None)))
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 1.0, 1e5])
+def test_what_is_reached_does_not_depend_on_the_units(sigma):
+    """The drift to 2 σ, which the bound must not touch, and the bound, in units of σ."""
+    env = Diffusion(1, 4, Brownian(sigma), clip=8.0)
+    state = DiffusionState(jnp.asarray([0.5 * sigma]), jnp.asarray(3, jnp.int32))
+    for wanted, reached in ((2.0, 2.0), (9.0, 0.5 + 8 / 4)):
+        drift = jnp.asarray([(wanted - 0.5) * 4 * sigma])
+        mean = env.forward_kernel(state, drift).mean + state.position
+        np.testing.assert_allclose(mean, reached * sigma, rtol=1e-5)
 
 
 # ---- rollouts --------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import didact
-from didact._config import from_json, to_json
+from didact._config import from_json, renewed, to_json
 from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
-from didact.environments import Hypergrid, published_backward_kernel
+from didact.environments import Diffusion, Hypergrid, published_backward_kernel
 from didact.networks import MLPConfig
 from didact.objectives import DB, TB, Huber, Linex, ShiftedCosh, SubTB, VarGrad
 from didact.presets import GRID_PRESETS, grid
 from didact.replay import ReplayConfig
-from didact.targets import DeceptiveGrid, FromFunction
+from didact.targets import DeceptiveGrid, FromFunction, HostReward
 from didact.teacher import DoubleLog, OneSided, Plain
 
 
@@ -34,6 +34,11 @@ def bowl(x: jax.Array) -> jax.Array:
 def other(x: jax.Array) -> jax.Array:
     """Another one."""
     return jnp.zeros(())
+
+
+def lengths(strings: list[str]) -> list[float]:
+    """A reward outside JAX."""
+    return [float(len(string)) for string in strings]
 
 
 ENVIRONMENT, TARGET = Hypergrid(2, 8), DeceptiveGrid(2, 8, "exact")
@@ -186,3 +191,22 @@ def test_tree_of_plain_objects() -> None:
         "type": "objectives.TB",
         "regression": {"type": "objectives.Squared", "scale": 1.0, "cap": None},
     }
+
+
+@pytest.mark.parametrize(
+    "target",
+    [TARGET, FromFunction(bowl), HostReward(lengths, alphabet="AB", workers=2)],
+    ids=["own", "foreign", "host"],
+)
+def test_what_older_versions_did_not_write_has_its_default(target: Any) -> None:
+    """Beside a function of the user's, too, which is not needed to read the rest."""
+    today = to_json(didact.Experiment(Diffusion(2, 3), target, network=MLPConfig()))
+    older = json.loads(json.dumps(today))
+    del older["environment"]["clip"], older["skip_nonfinite"], older["network"]["depth"]
+    assert renewed(older) == today
+    older["environment"]["num_steps"] = 4
+    assert renewed(older) != today
+    for name in ("environments.Nothing", "environments.published_backward_kernel", "a:b", None):
+        unreadable = {"type": name, "part": {"function": "a:b"}}
+        assert renewed(unreadable) == unreadable
+    assert renewed({"type": "environments.Nothing"}) == {"type": "environments.Nothing"}

@@ -214,6 +214,17 @@ def test_reward_is_compared_on_every_object(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    """Also where its reward is a function, which its configuration only names."""
+    settings = {"evaluations": 0, "num_draws": 2}
+    run = didact.train(renamed(hill), tmp_path, **settings)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["experiment"]["skip_nonfinite"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert didact.train(renamed(hill), tmp_path, **settings).verdict() == run.verdict()
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_infinite_reward_of_a_probed_object_stays_the_same(tmp_path: Path) -> None:
     """A file holds no infinite numbers, which must not make a run another one."""
     own = renamed(lambda x: jnp.where(x[0] == 34, -jnp.inf, 0.0))

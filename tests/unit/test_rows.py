@@ -7,6 +7,7 @@ import pytest
 
 import didact
 from didact._rows import on_enough_rows
+from didact._sampler import row_sizes
 
 SIZES = (2, 4, 8)
 COUNTS = jnp.asarray([1, 4, 3])
@@ -38,24 +39,37 @@ def test_each_seed_has_enough_rows(backend, monkeypatch):
     np.testing.assert_array_equal(sums, [0, 6, 3])
 
 
-def test_side_by_side_seeds_compute_one_branch(monkeypatch):
+@every_backend
+def test_the_counts_alone_may_differ(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    out = jax.vmap(lambda count: on_enough_rows(lambda rows, x: x + rows, SIZES, count, 1.0))(
+        COUNTS
+    )
+    np.testing.assert_array_equal(out, [3, 5, 5] if backend == "cpu" else [5, 5, 5])
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_side_by_side_seeds_compute_one_branch(depth, monkeypatch):
     """A choice for each seed would be a selection among all branches."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    program = jax.make_jaxpr(jax.vmap(total))(jnp.zeros((3, 8)), COUNTS)
-    names = {equation.primitive.name for equation in program.jaxpr.eqns}
-    assert "cond" in names
+    function, values, counts = total, jnp.ones((3, 8)), COUNTS
+    for _ in range(depth):
+        function, values, counts = jax.vmap(function), values[None], counts[None]
+    program = jax.jit(function).lower(values[0], counts[0]).as_text()
+    assert program.count("stablehlo.case") == 1
+    np.testing.assert_array_equal(function(values[0], counts[0])[0].ravel(), COUNTS)
 
 
 @pytest.mark.parametrize("preset", ["tb", "lggfn"])
 def test_training_learns_the_same_side_by_side(preset, monkeypatch):
     """Another number of rows changes the order of sums alone."""
-    experiment = didact.presets.grid(preset, dim=2, side=8, batch_size=16)
+    experiment = didact.presets.grid(preset, dim=2, side=16, batch_size=32)
 
     def trained():
+        assert len(row_sizes(experiment.environment, experiment.batch_size)) > 1
         jax.clear_caches()
-        state, info = didact.train_chunk(
-            experiment, didact.init(experiment, (0, 1, 2)), 4, capacity=4
-        )
+        state = didact.init(experiment, (0, 1, 2))
+        state, info = didact.train_chunk(experiment, state, 4, capacity=4)
         return state.seeds.student, info.loss
 
     in_turns = trained()

@@ -121,10 +121,11 @@ class Diffusion(Environment):
     (None: evenly spaced); `drift`: "time" has g_i = q_i/σ², which for Brownian motion is the dt of
     the published samplers, "noise" has g_i = √q_i, with which f_θ is of order 1 at every step and
     is learned faster where steps are short; `log_variance_range` r: P_F's variance is
-    q_i exp(r tanh(·/r)) with a learned argument for each coordinate (None: q_i); `clip`: f_θ is
-    clipped to ± this, since far from all it has learned on a network grows with the position, and
-    the position with the network until neither is finite. With a learned P_B, its mean and
-    variance are multiplied by 1 ± 0.1 at most (Sendera et al., 2024).
+    q_i exp(r tanh(·/r)) with a learned argument for each coordinate (None: q_i); `clip`: of |f_θ|,
+    with the drift "time" in units of σ (default 1e4; None: no bound), since far from all that it
+    has learned on a network grows with the position, and the position with the network until
+    neither is finite. With a learned P_B, its mean and variance are multiplied by 1 ± 0.1 at most
+    (Sendera et al., 2024).
 
     A sample x is a position, float [dim].
     """
@@ -135,7 +136,7 @@ class Diffusion(Environment):
     times: tuple[float, ...] | None = eqx.field(static=True)
     log_variance_range: float | None = eqx.field(static=True)
     drift: Literal["time", "noise"] = eqx.field(static=True)
-    clip: float = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class Diffusion(Environment):
         times: tuple[float, ...] | None = None,
         log_variance_range: float | None = None,
         drift: Literal["time", "noise"] = "time",
-        clip: float = 1e4,
+        clip: float | None = 1e4,
     ):
         dim, num_steps = operator.index(dim), operator.index(num_steps)
         require("dim", dim, at_least=1)
@@ -239,10 +240,13 @@ class Diffusion(Environment):
         index = jnp.minimum(state.index, self.num_steps - 1)  # at the end any finite kernel
         decay = self._constant(tables.decay - 1)[index]
         variance = self._constant(tables.variance)[index]
-        gain = jnp.sqrt(variance)
+        gain, unit = jnp.sqrt(variance), 1.0
         if self.drift == "time":
-            gain = self._constant(tables.variance / self.process.sigma**2)[index]
-        drift = jnp.clip(params[: self.dim], -self.clip, self.clip)
+            unit = self.process.sigma
+            gain = self._constant(tables.variance / unit**2)[index]
+        drift = params[: self.dim]
+        if self.clip is not None:
+            drift = jnp.clip(drift, -self.clip * unit, self.clip * unit)
         mean = decay * state.position + gain * drift
         std = jnp.broadcast_to(jnp.sqrt(variance), mean.shape)
         if self.log_variance_range is not None:
