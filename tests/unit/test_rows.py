@@ -60,22 +60,20 @@ def test_side_by_side_seeds_compute_one_branch(depth, monkeypatch):
     np.testing.assert_array_equal(function(values[0], counts[0])[0].ravel(), COUNTS)
 
 
-@pytest.mark.parametrize("preset", ["tb", "lggfn"])
+@pytest.mark.parametrize("preset", ["tb", pytest.param("lggfn", marks=pytest.mark.slow)])
 def test_training_learns_the_same_side_by_side(preset, monkeypatch):
     """Another number of rows changes the order of sums alone."""
     experiment = didact.presets.grid(preset, dim=2, side=16, batch_size=32)
 
-    def trained():
+    def trained(capacity):
         assert len(row_sizes(experiment.environment, experiment.batch_size)) > 1
-        jax.clear_caches()
         state = didact.init(experiment, (0, 1, 2))
-        state, info = didact.train_chunk(experiment, state, 4, capacity=4)
-        return state.seeds.student, info.loss
+        state, info = didact.train_chunk(experiment, state, 4, capacity=capacity)
+        return state.seeds.student, info.loss[:, :4]
 
-    in_turns = trained()
+    in_turns = trained(4)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    side_by_side = trained()
-    jax.clear_caches()
+    side_by_side = trained(5)  # another capacity is another program
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), in_turns, side_by_side
     )
