@@ -102,12 +102,13 @@ def comparison(
     tasks = list(dict.fromkeys(outcome.cell.task for outcome in outcomes))
     methods = list(dict.fromkeys(outcome.cell.method for outcome in outcomes))
     of_each = (*map(chapter, groups(kept, baseline)),)
+    one_method, one_task = len(methods) == 1, len(tasks) == 1
     return Comparison(
         title=f"{', '.join(methods)} on {', '.join(tasks)}",
         kicker="didact · comparison of methods",
         lead=(
-            f"{number(len(methods))} methods on {number(len(tasks))} tasks, each with the same "
-            "seeds. " + READING[0]
+            f"{number(len(methods))} method{'' if one_method else 's'} on {number(len(tasks))} "
+            f"task{'' if one_task else 's'}, each with the same seeds. {READING[0]}"
         ),
         facts=(
             ("Cells", f"{len(kept)} of {len(outcomes)} finished"),
