@@ -31,11 +31,21 @@ class Disk:
     """The disk below a folder.
 
     **Arguments:** `last`: the number of the operation that fails; `error`: with this number of an
-    error, ENOSPC or EROFS; None for the end of the process.
+    error, ENOSPC or EROFS; None for the end of the process; `after`: the operation that follows the
+    first of this name is the last, whatever its number. Numbers differ between runs by a few, since
+    checkpoints are written while training goes on.
     """
 
-    def __init__(self, folder: Path, last: int = NEVER, error: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        last: int = NEVER,
+        error: int | None = None,
+        *,
+        after: str | None = None,
+    ):
         self.operations: list[str] = []
+        self._after = after
         self._folder, self._last, self._error = folder, last, error
         self._dead, self._turns = False, threading.Lock()
         self._paths: dict[int, Path] = {}
@@ -71,7 +81,8 @@ class Disk:
     def step(self, what: str, path: Path) -> bool:
         """One more operation. Raises if it fails; says whether it is the first that does."""
         with self._turns:
-            first = not self._dead and len(self.operations) + 1 >= self._last
+            due = len(self.operations) + 1 >= self._last or self._after in self.operations
+            first = not self._dead and due
             self._dead |= first
             self.operations.append(f"{what} {path.name}")
             if not self._dead or (self._error == errno.ENOSPC and what not in _WRITING):

@@ -22,7 +22,7 @@ from didact.replay import ReplayConfig
 from didact.targets import HostReward
 
 from .._runs import checkpoint_files, empty_report, record, same_results
-from ._disk import Disk
+from ._disk import NEVER, Disk
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -74,9 +74,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
     return out, [row[len(row) // 2] for row in middle]
 
 
-def dies(out: Path, number: int, *, power: bool) -> None:
-    """Train, until the process is killed or the power is cut at the operation of a number."""
-    disk = Disk(out, number)
+def dies(out: Path, number: int = NEVER, *, after: str | None = None, power: bool) -> None:
+    """Train, until the process is killed or the power is cut at the operation of a number, or at
+    the one that follows the first of a name.
+    """
+    disk = Disk(out, number, after=after)
     with disk.watching():
         train(out)
     assert disk.failed
@@ -128,11 +130,8 @@ def test_a_checkpoint_is_never_ahead_of_what_it_relies_on(
     """
     if not synced:
         monkeypatch.setattr(Record, "sync", lambda _: None)
-    disk = Disk(tmp_path / "counted")
-    with disk.watching():
-        train(tmp_path / "counted")
     out = tmp_path / "run"
-    dies(out, disk.operations.index("sync checkpoints") + 2, power=True)
+    dies(out, after="sync checkpoints", power=True)
     (newest,) = checkpoint_files(out)
     step = int(newest.stem)
     assert 0 < step < 10
