@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 import didact
 from bench import TIMED as TIMED_ON_GRIDS
-from bench import WARM_UP, machine
-from didact.presets import DIFFUSION_TASKS, DISCOVERY_TASKS, diffusion, discovery, grid
+from bench import WARM_UP, machine, matmul_peak
+from didact.presets import DIFFUSION_TASKS, diffusion, grid
+from discovery import of_strings
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -52,7 +52,7 @@ ROWS = [
         for preset in ("tb", "teacher")
         for seeds in (1, 8)
     ),
-    # That of the times which gfnx publishes.
+    # That of the times in torchgfn's own benchmark.
     *(Row(f"grid-{size}", "tb", 1, 32) for size in ("4x16", "4x32")),
     *(Row("25gmm", preset) for preset in ("tb", "tb-per", "teacher")),
     Row("manywell-32", "teacher"),
@@ -70,10 +70,7 @@ def experiment_of(row: Row) -> didact.Experiment:
     if row.task in DIFFUSION_TASKS:
         task = DIFFUSION_TASKS[row.task]
         return diffusion(task.target(), row.preset, sigma=task.sigma, size="paper")
-    known = DISCOVERY_TASKS[row.task]
-    return discovery(
-        known.target(), row.preset, rounds=known.rounds, width=known.width, epsilon=known.epsilon
-    )
+    return of_strings(row.task, row.preset)
 
 
 def one(row: Row) -> None:
@@ -106,21 +103,10 @@ def one(row: Row) -> None:
     print(json.dumps(result), flush=True)
 
 
-def matmul_peaks(repeats: int = 10) -> dict[str, float]:
+def matmul_peaks() -> dict[str, float]:
     """TFLOP/s of a large product of float32 matrices, as it is by default and in full precision."""
     size = 2_048 if jax.default_backend() == "cpu" else 8_192
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    peaks = {}
-    for precision in ("default", "highest"):
-        product = jax.jit(lambda x, precision=precision: jnp.matmul(x, x, precision=precision))
-        product(a).block_until_ready()
-        seconds = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            product(a).block_until_ready()
-            seconds.append(time.perf_counter() - began)
-        peaks[precision] = 2 * size**3 / min(seconds) / 1e12
-    return peaks
+    return {name: matmul_peak(size, precision=name) / 1e12 for name in ("default", "highest")}
 
 
 class _Process:

@@ -68,6 +68,14 @@ def figure(task: str) -> Path:
     return path
 
 
+def of_strings(task: str, preset: str) -> didact.Experiment:
+    """The paper's experiment on one of its tasks."""
+    known = DISCOVERY_TASKS[task]
+    return discovery(
+        known.target(), preset, rounds=known.rounds, width=known.width, epsilon=known.epsilon
+    )
+
+
 def time_rounds(tasks: list[str], preset: str = "teacher-per") -> None:
     """Rounds a second of each task, with one seed and with four in one program, beside the share of
     the matrix-product peak; and strings a second of the rewards alone.
@@ -76,10 +84,7 @@ def time_rounds(tasks: list[str], preset: str = "teacher-per") -> None:
     print(f"{'task':10}{'seeds':>6}{'rounds/s':>10}{'ms/update':>11}{'of peak':>9}{'reward/s':>12}")
     for task in tasks:
         known = DISCOVERY_TASKS[task]
-        target = known.target()
-        experiment = discovery(
-            target, preset, rounds=known.rounds, width=known.width, epsilon=known.epsilon
-        )
+        experiment = of_strings(task, preset)
         turns = len(experiment.behaviour.turns)
         strings = strings_per_second(experiment)
         for seeds in (1, 4):
