@@ -6,7 +6,7 @@ pages are made.
 
 - `_suite`: what is compared, from options or from a file.
 - `_work`: trains the cells, several at a time; what has finished is left as it is.
-- `_kept`: the file of a finished cell, and its reader.
+- `_kept`: the file of a finished cell, and its reader. `_pooled`: runs of more seeds as one.
 - `_metrics`, `_statistics`: which numbers, and means and paired differences of them.
 - `_tables`, `_results`: tables, curves, the JSON and the page of a suite.
 - `_compare`: runs side by side. `_reproduce`: the paper's tables, beside what others measured.
@@ -14,7 +14,7 @@ pages are made.
 
 from ._compare import compare as compare
 from ._kept import Kept as Kept
-from ._kept import read_all as read_all
+from ._pooled import read_all as read_all
 from ._reproduce import PARTS as PARTS
 from ._reproduce import QUICK_SEEDS as QUICK_SEEDS
 from ._reproduce import SEEDS as SEEDS

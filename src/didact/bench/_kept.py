@@ -141,25 +141,6 @@ def read_kept(path: Path) -> Kept | None:
     )
 
 
-def read_all(folder: Path) -> list[Kept]:
-    """Every kept run below a folder: of one task and method the latest, in the order of their
-    names.
-
-    **Errors:** `ValueError` if the folder is none, or a file in it cannot be read.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: name the one that kept results are in.")
-    found: dict[tuple[str, str], Kept] = {}
-    for path in sorted(folder.rglob("*.json")):
-        kept = read_kept(path)
-        if kept is None:
-            continue
-        place = (kept.task, kept.method)
-        if place not in found or kept.created_at >= found[place].created_at:
-            found[place] = kept
-    return list(found.values())
-
-
 def without_folder(command: str) -> str:
     """A command line without its `--out`, which is a matter of the machine that ran it."""
     try:

@@ -1,0 +1,102 @@
+"""Runs of one cell with different seeds count as one."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from didact import bench
+from didact.bench import Kept
+
+
+def run(seeds: list[int], day: int, **changes: Any) -> Kept:
+    """A kept run whose total variation is its seed, and whose log Z error its seed squared."""
+    tv: list[float | None] = [float(seed) for seed in seeds]
+    verdict = {
+        "seeds": seeds,
+        "step": 8,
+        "tv": tv,
+        "log_z_error": [float(seed**2) for seed in seeds],
+        "log_z_true": 1.5,
+        "failures": None,
+        "training_seconds": 2.0,
+    }
+    rows = tuple(
+        {"step": step, "reward_calls": 16 * step, "tv": tv, "seconds": 1.0 * step}
+        for step in (0, 4, 8)
+    )
+    made = Kept(
+        task="grid-2x8",
+        method="tb",
+        command=f"didact train grid --seed {seeds[0]}",
+        created=f"2026-01-{day:02}T00:00:00+00:00",
+        batch_size=16,
+        verdict=verdict,
+        curves=rows,
+        experiment={"network": {"width": 32}, "steps": 8},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def read(folder: Path, *runs: Kept) -> list[Kept]:
+    for i, kept in enumerate(runs):
+        kept.write(folder / f"{i}.json")
+    return bench.read_all(folder)
+
+
+def test_more_seeds_are_one_run_in_the_order_of_seeds(tmp_path: Path) -> None:
+    (all_of_it,) = read(tmp_path, run([3, 4], 2), run([0, 1, 2], 1), run([7, 5], 3))
+    assert all_of_it.seeds == (0, 1, 2, 3, 4, 5, 7)
+    assert all_of_it.verdict["tv"] == [0, 1, 2, 3, 4, 5, 7]
+    assert all_of_it.verdict["log_z_error"] == [0, 1, 4, 9, 16, 25, 49]
+    assert all_of_it.verdict["log_z_true"] == 1.5
+    assert all_of_it.verdict["training_seconds"] == 6
+    assert [row["step"] for row in all_of_it.curves] == [0, 4, 8]
+    assert all_of_it.curves[1]["tv"] == [0, 1, 2, 3, 4, 5, 7]
+    assert all_of_it.curves[1]["seconds"] == 12
+    assert all_of_it.command.count("didact train") == 3
+
+
+def test_what_one_run_does_not_know_is_none(tmp_path: Path) -> None:
+    old, new = run([0, 1], 1), run([2], 2)
+    verdict = {key: value for key, value in old.verdict.items() if key != "log_z_error"}
+    verdict |= {"training_seconds": None, "k_hat": [0.1, 0.2]}
+    old = dataclasses.replace(old, verdict=verdict, curves=old.curves[:2])
+    (both,) = read(tmp_path, old, new)
+    assert both.verdict["log_z_error"] == [None, None, 4]
+    assert both.verdict["k_hat"] == [0.1, 0.2, None]
+    assert both.verdict["training_seconds"] is None
+    assert [row["step"] for row in both.curves] == [0, 4]
+
+
+def test_a_seed_is_taken_from_the_latest_run_alone(tmp_path: Path) -> None:
+    first, again = run([0, 1], 1), run([1, 2], 2)
+    (kept,) = read(tmp_path, first, again)
+    assert kept.seeds == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 32},
+        {"experiment": {"network": {"width": 64}, "steps": 8}},
+        {"verdict": dict(run([0], 1).verdict) | {"step": 9}},
+        {"method": "eps"},
+    ],
+    ids=["batch", "experiment", "budget", "method"],
+)
+def test_other_runs_are_not_mixed_in(change: dict[str, Any], tmp_path: Path) -> None:
+    other, latest = run([0], 1, **change), run([1], 2)
+    found = read(tmp_path, other, latest)
+    assert {kept.seeds for kept in found if kept.method == "tb"} == {(1,)}
+
+
+def test_an_old_file_goes_by_its_budget(tmp_path: Path) -> None:
+    old = run([0], 1, batch_size=None, experiment={"environment": {"dim": 2}})
+    (both,) = read(tmp_path, old, run([1], 2))
+    assert both.seeds == (0, 1)
+    assert both.experiment["network"] == {"width": 32}
+    written = json.loads((tmp_path / "0.json").read_text())
+    assert written["batch_size"] is None
