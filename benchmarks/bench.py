@@ -4,7 +4,8 @@ Run with `make bench`. Each line is one fresh training run: iterations 120 to 32
 by the wall clock, evaluation left out. The arithmetic counted is nominal: one network call a
 transition in the rollout and three (forward, and twice that backward) a transition and network in
 training, whatever the program really does; the floor is that arithmetic at the matrix-product
-peak that the same process measures just before.
+peak that the same process measures just before. Beside it stands what the bytes alone would cost
+that these calls have to read and write, at the speed of changing an array as large as all of them.
 """
 
 import argparse
@@ -54,6 +55,19 @@ def matmul_peak(size: int = 2048, repeats: int = 12, precision: str | None = Non
     return 2 * size**3 / min(seconds)
 
 
+def memory_speed(size: float, repeats: int = 50) -> float:
+    """Bytes per second, read and written, of the change of an array of so many bytes: the best."""
+    a = jnp.ones(max(int(size) // 4, 1))
+    change = jax.jit(lambda x: x * 1.0001, donate_argnums=0)
+    a = change(a).block_until_ready()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        a = change(a).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return 2 * a.nbytes / min(seconds)
+
+
 def time_steps(
     experiment: didact.Experiment, seeds: Iterable[int], warm_up: int, steps: int
 ) -> tuple[float, float, didact.StepInfo]:
@@ -90,6 +104,26 @@ def operations_per_transition(preset: str, dim: int) -> float:
     return forward * (1 + 3 * networks)
 
 
+def bytes_per_iteration(
+    preset: str, dim: int, side: int, *, length: float, transitions: float
+) -> tuple[float, float]:
+    """Nominal bytes read and written in an iteration, and of these the different ones, in float32.
+
+    A step of the rollout reads the weights of the Student's layers, for the whole batch. Training
+    reads them three times a network, and writes and reads the two layers of activations of each
+    transition, forward and backward: five times in all. The optimiser reads gradient, parameter and
+    two moments and writes the latter three; so does it with the embedding, of which the others
+    read a row a coordinate.
+    """
+    networks = 2 if preset.startswith("teacher") else 1
+    layers = 4 * (WIDTH * WIDTH + WIDTH * (dim + 1))
+    embedding = 4 * dim * side * WIDTH
+    activations = 4 * 2 * WIDTH * transitions
+    rollout = length * layers
+    training = networks * (3 * layers + 5 * activations + 7 * (layers + embedding))
+    return rollout + training, networks * (4 * (layers + embedding) + activations)
+
+
 def measure(preset: str, dim: int, side: int, seeds: int, repeats: int) -> dict[str, Any]:
     """Milliseconds an iteration: the median over fresh runs, and what they did."""
     experiment = didact.presets.grid(preset, dim, side)
@@ -102,6 +136,10 @@ def measure(preset: str, dim: int, side: int, seeds: int, repeats: int) -> dict[
         transitions.append(float(jnp.mean(info.mean_length)) * experiment.batch_size)
     seconds = statistics.median(timings)
     operations = np.mean(transitions) * seeds * operations_per_transition(preset, dim)
+    length = float(np.mean(transitions)) / experiment.batch_size
+    moved, held = bytes_per_iteration(
+        preset, dim, side, length=length, transitions=float(np.mean(transitions))
+    )
     published = PUBLISHED.get((preset, dim, side))
     return {
         "preset": preset,
@@ -113,6 +151,8 @@ def measure(preset: str, dim: int, side: int, seeds: int, repeats: int) -> dict[
         "iterations_per_second": 1 / seconds,
         "transitions": float(np.mean(transitions)),
         "operations": float(operations),
+        "bytes": seeds * moved,
+        "bytes_milliseconds": 1e3 * seeds * moved / memory_speed(held),
         "first_chunk_seconds": cold,
         "times_published": None if published is None or seeds > 1 else 1 / seconds / published,
         "seeds_times_published": None if published is None else seeds / seconds / published,
@@ -133,7 +173,7 @@ def main() -> None:
     print(f"matrix-product peak {peak / 1e9:.0f} GFLOP/s on {here['cores']} cores, float32")
     print(
         f"{'preset':9}{'grid':>9}{'seeds':>6}{'ms/iter':>9}{'iter/s':>8}{'trans.':>8}"
-        f"{'floor ms':>10}{'of peak':>9}{'x published':>13}"
+        f"{'floor ms':>10}{'of peak':>9}{'MB':>7}{'bytes ms':>10}{'x published':>13}"
     )
     rows = []
     for preset in options.presets:
@@ -151,6 +191,7 @@ def main() -> None:
                     f"{preset:9}{f'({dim},{side})':>9}{seeds:6}{row['milliseconds']:9.2f}"
                     f"{row['iterations_per_second']:8.1f}{row['transitions']:8.0f}"
                     f"{row['floor_milliseconds']:10.2f}{row['share_of_peak']:9.0%}"
+                    f"{row['bytes'] / 1e6:7.0f}{row['bytes_milliseconds']:10.2f}"
                     f"{'' if ratio is None else f'{ratio:.1f}':>13}",
                     flush=True,
                 )

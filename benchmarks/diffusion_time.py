@@ -17,25 +17,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 import didact
-from bench import machine, matmul_peak, time_steps
+from bench import machine, matmul_peak, memory_speed, time_steps
 from didact.networks import DiffusionMLPConfig
 from didact.presets import DIFFUSION_TASKS, SIZES, diffusion
 
 PRESETS = ("tb", "tb-per", "teacher")
+_BEYOND_CACHES = 2**28
 
 
-def operations(experiment: didact.Experiment) -> float:
-    """Nominal operations of one update, the mean over the schedule."""
+def nominal(experiment: didact.Experiment) -> tuple[float, float]:
+    """Operations of one update, and bytes of hidden layers that it moves; means over the schedule.
+
+    What a layer gives is written and read once in a rollout, and five times in training: written,
+    read, read again for the gradient, whose own is written and read. Weights are nothing beside it.
+    """
     env, network = experiment.environment, experiment.network
     assert isinstance(network, DiffusionMLPConfig)
     dim, width = env.feature_size, network.width
-    forward = 2 * (dim * width + (2 + network.depth - 1) * width**2 + width * env.forward_size)
+    layers = 2 + network.depth
+    forward = 2 * (dim * width + (layers - 1) * width**2 + width * env.forward_size)
     agents = 1 if experiment.teacher_reward is None else 2
     turns = experiment.behaviour.turns
     rollouts = sum(turn.source in ("student", "teacher") for turn in turns) / len(turns)
     # Objects that are collected are scored by the Student for their priority.
     rollouts += sum(turn.collects for turn in turns) / len(turns)
-    return experiment.batch_size * env.num_steps * forward * (rollouts + 3 * agents)
+    transitions = experiment.batch_size * env.num_steps
+    moved = transitions * 4 * layers * width * (2 * rollouts + 5 * agents)
+    return transitions * forward * (rollouts + 3 * agents), moved
 
 
 def measure(task: str, preset: str, size: Literal["paper", "cpu"], rounds: int) -> dict[str, Any]:
@@ -45,7 +53,7 @@ def measure(task: str, preset: str, size: Literal["paper", "cpu"], rounds: int) 
     turns = len(experiment.behaviour.turns)
     seconds, cold, _ = time_steps(experiment, [0], turns, rounds * turns)
     peak = matmul_peak()
-    count, network = operations(experiment), experiment.network
+    (count, moved), network = nominal(experiment), experiment.network
     assert isinstance(network, DiffusionMLPConfig)
     return {
         "task": task,
@@ -55,6 +63,8 @@ def measure(task: str, preset: str, size: Literal["paper", "cpu"], rounds: int) 
         "width": network.width,
         "milliseconds": 1e3 * seconds,
         "operations": count,
+        "bytes": moved,
+        "bytes_milliseconds": 1e3 * moved / memory_speed(_BEYOND_CACHES, repeats=10),
         "peak_gflops": peak / 1e9,
         "share_of_peak": count / peak / seconds,
         "first_chunk_seconds": cold,
@@ -75,7 +85,10 @@ def main() -> None:
         print(json.dumps(measure(options.task, options.presets[0], options.size, options.rounds)))
         return
     rows = []
-    print(f"{'preset':10}{'ms/update':>11}{'GFLOP':>8}{'peak GFLOP/s':>14}{'of peak':>9}{'MiB':>8}")
+    print(
+        f"{'preset':10}{'ms/update':>11}{'GFLOP':>8}{'peak GFLOP/s':>14}{'of peak':>9}"
+        f"{'MB':>7}{'bytes ms':>10}{'MiB':>8}"
+    )
     for preset in options.presets:
         command = [sys.executable, __file__, "--one", "--presets", preset]
         command += ["--size", options.size, "--task", options.task]
@@ -85,7 +98,8 @@ def main() -> None:
         rows.append(row)
         print(
             f"{preset:10}{row['milliseconds']:11.1f}{row['operations'] / 1e9:8.1f}"
-            f"{row['peak_gflops']:14.0f}{row['share_of_peak']:9.0%}{row['peak_memory_mib']:8.0f}",
+            f"{row['peak_gflops']:14.0f}{row['share_of_peak']:9.0%}"
+            f"{row['bytes'] / 1e6:7.0f}{row['bytes_milliseconds']:10.1f}{row['peak_memory_mib']:8.0f}",
             flush=True,
         )
     out = Path(__file__).parent / "results" / f"diffusion-update-{options.size}.json"

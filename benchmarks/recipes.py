@@ -20,9 +20,10 @@ import numpy as np
 
 import didact
 from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
+from didact.objectives import DB
 from didact.presets import grid
 from didact.replay import Priority
-from didact.teacher import OneSided
+from didact.teacher import DoubleLog, OneSided
 
 RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
 CHUNK = 1_000
@@ -77,6 +78,33 @@ def missed_alone(experiment: didact.Experiment) -> didact.Experiment:
     return replace(experiment, teacher_reward=OneSided())
 
 
+def asymmetry(constant: float) -> Change:
+    """Another weight of what the Student draws too rarely, 1 + C, for Teacher and buffer."""
+
+    def change(experiment: didact.Experiment) -> didact.Experiment:
+        assert isinstance(experiment.teacher_reward, DoubleLog)
+        teacher_reward = replace(experiment.teacher_reward, asymmetry=constant)
+        replay = experiment.replay and replace(experiment.replay, asymmetry=constant)
+        return replace(experiment, teacher_reward=teacher_reward, replay=replay)
+
+    return change
+
+
+def mixing(alpha: float) -> Change:
+    """Another exponent of R in the Teacher's reward."""
+
+    def change(experiment: didact.Experiment) -> didact.Experiment:
+        assert isinstance(experiment.teacher_reward, DoubleLog)
+        return replace(experiment, teacher_reward=replace(experiment.teacher_reward, alpha=alpha))
+
+    return change
+
+
+def detailed(experiment: didact.Experiment) -> didact.Experiment:
+    """Detailed balance in place of trajectory balance."""
+    return replace(experiment, objective=DB())
+
+
 def replay_more(times: int) -> Change:
     """More gradient steps at the same reward calls, the others from the buffer."""
 
@@ -117,6 +145,10 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "didact": ("didact", ()),
     "didact, its Teacher everywhere alike": ("didact", (everywhere,)),
     "didact, its Teacher without a floor": ("didact", (missed_alone,)),
+    **{f"teacher-per, C {c:g}": ("teacher-per", (asymmetry(c),)) for c in (0, 9, 19, 99)},
+    **{f"teacher-per, alpha {a:g}": ("teacher-per", (mixing(a),)) for a in (0.5, 1)},
+    "tb, DB": ("tb", (detailed,)),
+    "tb-prt, DB": ("tb-prt", (detailed,)),
     "didact, twice the steps": ("didact", (replay_more(2),)),
     "didact, four times the steps": ("didact", (replay_more(4),)),
 }

@@ -129,7 +129,7 @@ def judge_on_the_way(
         student, teacher = state.student(i), state.teacher(i)
         if not exactly:
             verdict = evaluate_by_samples(
-                student, target, experiment.objective, n=few, distances=False
+                student, target, experiment.objective, n=few, distances=False, modes=False
             )
             if teacher is not None:
                 verdict["teacher_mode_mass"] = _mode_mass(teacher, target)

@@ -205,6 +205,14 @@ class SamplableTarget(Target):
         """One exact sample: x with density R(x)/Z."""
 
 
+class ModalTarget(Target):
+    """A target whose modes are single objects, which can be listed."""
+
+    @abc.abstractmethod
+    def mode_samples(self) -> Sample:
+        """The objects that are modes, in the order of their numbers: leading axis [num_modes]."""
+
+
 class Trajectory(eqx.Module):
     """A path from the initial state to a terminal one, padded to a fixed length.
 

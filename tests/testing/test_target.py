@@ -131,7 +131,22 @@ class SamplesTheGridEvenly(SamplableTarget):
 
 SAMPLES = "samples have the density R/Z"
 LOG_Z = "log_z is the logarithm of the sum or integral of R"
+
+
+class ModesInAnotherOrder(DeceptiveGrid):
+    def mode_samples(self):
+        return super().mode_samples()[::-1]
+
+
+class OneModeIsNotListed(DeceptiveGrid):
+    def mode_samples(self):
+        return super().mode_samples()[1:]
+
+
+LISTED = "listed modes are those of mode_index, in its order"
 FAULTS = [
+    (ModesInAnotherOrder(2, 8), Hypergrid(2, 8), LISTED),
+    (OneModeIsNotListed(2, 8), Hypergrid(2, 8), LISTED),
     (Integer(), GRID, "log_reward is one float"),
     (Vector(), GRID, "log_reward is one float"),
     (NaNSomewhere(), GRID, "log_reward is finite"),

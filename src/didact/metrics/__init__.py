@@ -13,6 +13,7 @@ from ._evaluate import evaluate_exactly as evaluate_exactly
 from ._evaluate import finite_or_none as finite_or_none
 from ._evaluate import learned_log_z as learned_log_z
 from ._evaluate import mode_probabilities as mode_probabilities
+from ._evaluate import mode_statistics as mode_statistics
 
 __all__ = [
     "coverage",
@@ -26,6 +27,7 @@ __all__ = [
     "floor",
     "learned_log_z",
     "mode_probabilities",
+    "mode_statistics",
     "strings",
     "weights",
 ]

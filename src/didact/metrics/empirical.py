@@ -102,6 +102,28 @@ def log_likelihoods(
     return np.logaddexp.reduce(ratio, axis=1) - math.log(paths)
 
 
+def path_ratios(
+    sampler: Sampler, x: Sample, key: PRNGKeyArray, *, paths: int = 64, batch_size: int = 512
+) -> Float64[np.ndarray, "n paths"]:
+    r"""P_F(τ)/P_B(τ | x) of trajectories τ from P_B to each of n given objects, `paths` to each.
+
+    $$p_\theta(x) = \mathbb{E}_{\tau\sim P_B(\cdot\mid x)}
+    \frac{P_F(\tau)}{P_B(\tau\mid x)}$$
+
+    so that the mean of a row is an unbiased estimate of what the sampler gives to the object.
+    """
+    x = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), paths, axis=0), x)
+    total = len(jax.tree.leaves(x)[0])
+    ratios = []
+    for i, start in enumerate(range(0, total, batch_size)):
+        # The last batch is filled up: all have one shape, and one program.
+        rows = np.minimum(np.arange(start, start + batch_size), total - 1)
+        part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
+        ratios.append(np.asarray(_log_ratio(sampler, part, jax.random.fold_in(key, i))))
+    log_ratio = np.concatenate(ratios)[:total].astype(np.float64)
+    return np.exp(log_ratio).reshape(-1, paths)
+
+
 def _in_batches(make, key: PRNGKeyArray, n: int, batch_size: int):
     """The first n rows of batches, each made from a key of its own, as NumPy arrays."""
     batches = [
@@ -196,6 +218,15 @@ def _score_backward(
     return _score(sampler, target, trajectory, layout(sampler, trajectory), None)
 
 
+@eqx.filter_jit
+def _log_ratio(sampler: Sampler, x: Sample, key: PRNGKeyArray) -> Float[Array, " n"]:
+    trajectory = sample_backward(sampler, key, x)
+    sampler = dataclasses.replace(sampler, backward_scoring=None)
+    none = jnp.zeros(len(trajectory.mask))
+    scored = score(sampler, trajectory, none, none + 1, layout(sampler, trajectory), None)
+    return jnp.sum(scored.log_pf, 1) - jnp.sum(scored.log_pb, 1)
+
+
 __all__ = [
     "Draws",
     "backward_draws",
@@ -206,5 +237,6 @@ __all__ = [
     "log_likelihoods",
     "mode_indices",
     "objects",
+    "path_ratios",
     "terminal_numbers",
 ]

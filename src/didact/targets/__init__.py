@@ -1,5 +1,6 @@
 """Targets: unnormalised densities, and what is known exactly about them."""
 
+from .._types import ModalTarget as ModalTarget
 from .._types import SamplableTarget as SamplableTarget
 from .._types import Target as Target
 from ._benchmark_mixtures import GMM25 as GMM25
@@ -42,6 +43,7 @@ __all__ = [
     "LogGaussianCox",
     "LogisticRegression",
     "ManyWell",
+    "ModalTarget",
     "Ring",
     "SamplableTarget",
     "StringTarget",

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Target
+from .._types import ModalTarget
 
 # In units of 1e-5, so that sums over the grid are exact integers.
 _BASE, _VALLEY, _MODE, _UNIT = 10_001, -10_000, 200_000, 100_000
+_MOST_LISTED = 1_000_000
 
 
-class DeceptiveGrid(Target):
+class DeceptiveGrid(ModalTarget):
     r"""The deceptive grid of Kim et al. (2025): modes behind a valley of low reward.
 
     With $u_i = |2 s_i/(H-1) - 1|$,
@@ -89,6 +90,17 @@ class DeceptiveGrid(Target):
         radix = [int(in_mode.sum()) ** k % 2**31 for k in reversed(range(self.dim))]
         number = jnp.sum(rank[x] * jnp.asarray(radix, jnp.int32), dtype=jnp.int32) & (2**31 - 1)
         return jnp.where(self._membership(x)[1], number, -1)
+
+    def mode_samples(self) -> Int[np.ndarray, "modes dim"]:
+        """The terminal states with the mode bonus, [num_modes, dim].
+
+        **Errors:** `ValueError` where there are more than a million.
+        """
+        if self.num_modes > _MOST_LISTED:
+            raise ValueError(f"{self.num_modes:,} modes are too many to be listed.")
+        (values,) = np.nonzero(self._tables()[1])
+        axes = np.meshgrid(*[values] * self.dim, indexing="ij")
+        return np.stack(axes, axis=-1).reshape(-1, self.dim).astype(np.int32)
 
     def _membership(self, x: Int[Array, " dim"]) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
         if jnp.shape(x) != (self.dim,):

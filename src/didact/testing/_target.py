@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from .._types import EnumerableEnvironment, Environment, SamplableTarget, Sample, Target
+from .._types import (
+    EnumerableEnvironment,
+    Environment,
+    ModalTarget,
+    SamplableTarget,
+    Sample,
+    Target,
+)
 from ._forms import form_of, numbers_as_arrays, scalar_fault
 from ._laws import Checked, Ledger, fault_at, show, show_state, take
 from ._process import unchanged
@@ -31,6 +38,7 @@ FINITE = "log_reward is finite, and its gradient where it has one"
 LOG_Z = "log_z is the logarithm of the sum or integral of R"
 MODES = "mode_index is -1 or below num_modes"
 ALL_MODES = "every mode has an object"
+LISTED = "listed modes are those of mode_index, in its order"
 SAMPLES = "samples have the density R/Z"
 _BLOCK = 2**13
 _NODES, _BINS, _POINTS = 512, 24, 2**12
@@ -53,6 +61,8 @@ def check_target(
     - `log_z` and `num_modes` are plain numbers or None; `mode_index` is -1 or below `num_modes`.
     - Over an `EnumerableEnvironment` of at most `max_states` terminal states: `log_z` is the
       logarithm of $\sum_x R(x)$, and every mode has an object.
+    - The objects that a `ModalTarget` lists are its modes, in the order of their numbers, where
+      there are at most `max_states` of them.
     - Samples of a `SamplableTarget` have the density R/Z: over an enumerable environment by
       Pearson's χ², and where x is a vector of real numbers by its distribution function along a
       coordinate given the others, which says nothing of the masses of parts that are far apart.
@@ -84,6 +94,8 @@ def check_target(
             _check_gradient(ledger, target, objects)
         if everything:
             _check_sum(ledger, target, log_reward, mode, objects)
+        if isinstance(target, ModalTarget):
+            _check_listed(ledger, target, max_states)
         if isinstance(target, SamplableTarget):
             law = log_reward if everything else None
             _check_samples(ledger, target, objects, law, key, num_draws)
@@ -239,6 +251,21 @@ def _check_sum(
         found = np.unique(mode[mode >= 0])
         fault = f"num_modes is {target.num_modes}, and the objects have {len(found)} modes."
         ledger.holds(ALL_MODES, fault if len(found) != target.num_modes else None)
+
+
+def _check_listed(ledger: Ledger, target: ModalTarget, most: int) -> None:
+    number = target.num_modes
+    if number is None or number > most:
+        ledger.leave_out(f"{LISTED}: there are more than {most:,}, or it is not known how many")
+        return
+    listed = target.mode_samples()
+    found = np.asarray(jax.vmap(target.mode_index)(jax.tree.map(jnp.asarray, listed)))
+    fault = None
+    if len(found) != number:
+        fault = f"mode_samples() has {len(found):,} objects, num_modes is {number:,}."
+    elif (wrong := np.nonzero(found != np.arange(number))[0]).size:
+        fault = f"object {wrong[0]} of mode_samples() has the mode_index {found[wrong[0]]}."
+    ledger.holds(LISTED, fault)
 
 
 def _check_samples(
