@@ -99,7 +99,8 @@ def main() -> None:
         print(
             f"{preset:10}{row['milliseconds']:11.1f}{row['operations'] / 1e9:8.1f}"
             f"{row['peak_gflops']:14.0f}{row['share_of_peak']:9.0%}"
-            f"{row['bytes'] / 1e6:7.0f}{row['bytes_milliseconds']:10.1f}{row['peak_memory_mib']:8.0f}",
+            f"{row['bytes'] / 1e6:7.0f}{row['bytes_milliseconds']:10.1f}"
+            f"{row['peak_memory_mib']:8.0f}",
             flush=True,
         )
     out = Path(__file__).parent / "results" / f"diffusion-update-{options.size}.json"
