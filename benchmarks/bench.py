@@ -109,18 +109,20 @@ def bytes_per_iteration(
 ) -> tuple[float, float]:
     """Nominal bytes read and written in an iteration, and of these the different ones, in float32.
 
-    A step of the rollout reads the weights of the Student's layers, for the whole batch. Training
-    reads them three times a network, and writes and reads the two layers of activations of each
-    transition, forward and backward: five times in all. The optimiser reads gradient, parameter and
-    two moments and writes the latter three; so does it with the embedding, of which the others
-    read a row a coordinate.
+    A step of the rollout reads the weights of the Student's layers, for the whole batch; at least
+    as many steps as the mean length are made. In training each network reads them twice and writes
+    their gradient; it writes and reads the two layers of activations of each transition, forward
+    and backward, five times in all. The embedding gives a row a coordinate, in the rollout and in
+    training, and takes a gradient. The optimiser reads gradient, parameter and two moments and
+    writes the latter three.
     """
     networks = 2 if preset.startswith("teacher") else 1
     layers = 4 * (WIDTH * WIDTH + WIDTH * (dim + 1))
     embedding = 4 * dim * side * WIDTH
     activations = 4 * 2 * WIDTH * transitions
-    rollout = length * layers
-    training = networks * (3 * layers + 5 * activations + 7 * (layers + embedding))
+    rows = 4 * dim * WIDTH * transitions
+    rollout = length * layers + rows
+    training = networks * (3 * layers + 5 * activations + 3 * rows + 7 * (layers + embedding))
     return rollout + training, networks * (4 * (layers + embedding) + activations)
 
 
@@ -152,7 +154,7 @@ def measure(preset: str, dim: int, side: int, seeds: int, repeats: int) -> dict[
         "transitions": float(np.mean(transitions)),
         "operations": float(operations),
         "bytes": seeds * moved,
-        "bytes_milliseconds": 1e3 * seeds * moved / memory_speed(held),
+        "bytes_milliseconds": 1e3 * seeds * moved / memory_speed(seeds * held),
         "first_chunk_seconds": cold,
         "times_published": None if published is None or seeds > 1 else 1 / seconds / published,
         "seeds_times_published": None if published is None else seeds / seconds / published,

@@ -29,7 +29,8 @@ def nominal(experiment: didact.Experiment) -> tuple[float, float]:
     """Operations of one update, and bytes of hidden layers that it moves; means over the schedule.
 
     What a layer gives is written and read once in a rollout, and five times in training: written,
-    read, read again for the gradient, whose own is written and read. Weights are nothing beside it.
+    read, read again for the gradient, whose own is written and read. Each step of a rollout reads
+    the weights too.
     """
     env, network = experiment.environment, experiment.network
     assert isinstance(network, DiffusionMLPConfig)
@@ -43,6 +44,7 @@ def nominal(experiment: didact.Experiment) -> tuple[float, float]:
     rollouts += sum(turn.collects for turn in turns) / len(turns)
     transitions = experiment.batch_size * env.num_steps
     moved = transitions * 4 * layers * width * (2 * rollouts + 5 * agents)
+    moved += rollouts * env.num_steps * 2 * forward  # 4 bytes for each weight, 2 operations
     return transitions * forward * (rollouts + 3 * agents), moved
 
 

@@ -1,7 +1,6 @@
 """Runs of one cell with different seeds count as one."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -71,32 +70,33 @@ def test_what_one_run_does_not_know_is_none(tmp_path: Path) -> None:
     assert [row["step"] for row in both.curves] == [0, 4]
 
 
-def test_a_seed_is_taken_from_the_latest_run_alone(tmp_path: Path) -> None:
-    first, again = run([0, 1], 1), run([1, 2], 2)
-    (kept,) = read(tmp_path, first, again)
-    assert kept.seeds == (1, 2)
+def test_a_seed_is_taken_from_the_latest_run(tmp_path: Path) -> None:
+    first, again = run([0, 1, 2], 1), run([2, 3], 2)
+    verdict = dict(again.verdict) | {"tv": [20.0, 30.0]}
+    (kept,) = read(tmp_path, first, dataclasses.replace(again, verdict=verdict))
+    assert kept.seeds == (0, 1, 2, 3)
+    assert kept.verdict["tv"] == [0, 1, 20, 30]
+
+
+def test_a_run_with_no_new_seed_adds_no_time(tmp_path: Path) -> None:
+    (kept,) = read(tmp_path, run([0], 1), run([0, 1], 2))
+    assert kept.verdict["training_seconds"] == 2
+    assert kept.command.count("didact train") == 1
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"batch_size": 32},
         {"experiment": {"network": {"width": 64}, "steps": 8}},
+        {"experiment": {"environment": {"dim": 2}}},
         {"verdict": dict(run([0], 1).verdict) | {"step": 9}},
+        {"verdict": dict(run([0], 1).verdict) | {"num_draws": 500}},
+        {"verdict": dict(run([0], 1).verdict) | {"exact": False}},
         {"method": "eps"},
     ],
-    ids=["batch", "experiment", "budget", "method"],
+    ids=["experiment", "old file", "budget", "draws", "exactness", "method"],
 )
 def test_other_runs_are_not_mixed_in(change: dict[str, Any], tmp_path: Path) -> None:
     other, latest = run([0], 1, **change), run([1], 2)
     found = read(tmp_path, other, latest)
     assert {kept.seeds for kept in found if kept.method == "tb"} == {(1,)}
-
-
-def test_an_old_file_goes_by_its_budget(tmp_path: Path) -> None:
-    old = run([0], 1, batch_size=None, experiment={"environment": {"dim": 2}})
-    (both,) = read(tmp_path, old, run([1], 2))
-    assert both.seeds == (0, 1)
-    assert both.experiment["network"] == {"width": 32}
-    written = json.loads((tmp_path / "0.json").read_text())
-    assert written["batch_size"] is None

@@ -127,8 +127,13 @@ def test_grid_too_large_for_exact_evaluation(tmp_path: Path) -> None:
     assert re.search(r"would need [\d,]+ states and [\d.]+ GiB", result.err)
     verdict = json.loads(result.out)
     assert not verdict["exact"]
-    for name in ("tv", "kl", "mode_mass_recall", "modes_held"):
+    for name in ("tv", "kl", "missed_mass"):
         assert verdict[name] == [None]
+    # Of modes that can be listed, walks back tell what they are given.
+    for name in ("modes_held", "mode_mass_recall"):
+        (low,), (value,), (high,) = (verdict[f"{name}{end}"] for end in ("_low", "", "_high"))
+        assert 0 <= low <= value <= high
+    assert 0 < verdict["mode_ess"][0] <= 1
     for name in ("log_z_error", "modes_found", "reward_calls", "gradient_steps", "elbo"):
         assert np.isfinite(verdict[name]).all()
 

@@ -218,6 +218,19 @@ def test_reason_for_no_exact_verdict_is_shown(run_copy: Path) -> None:
     assert "not available" in page
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_modes_that_were_walked_to_do_not_say_that_the_target_is_near(run_copy: Path) -> None:
+    modes = json.loads((run_copy / "evaluation.json").read_text())["num_modes"]
+    held = [float(modes)] * 3
+    nothing = {"tv": None, "kl": None, "jsd": None, "missed_mass": None}
+    change_json(run_copy / "evaluation.json", exact=False, modes_held=held, **nothing)
+    change_json(run_copy / "evaluation.json", modes_held_low=held, modes_held_high=held)
+    page = write(run_copy).read_text("utf-8")
+    assert "Close to the target" not in page
+    assert "Of the mass that lies elsewhere it says nothing" in page
+    assert f"The Student holds about {modes} of {modes} modes" in page
+
+
 @pytest.mark.usefixtures("coarse")
 def test_hostile_text_is_escaped(run_copy: Path, grid_page: str) -> None:
     change_json(

@@ -25,66 +25,68 @@ def read_all(folder: Path) -> list[Kept]:
 
 
 def pooled(runs: Sequence[Kept]) -> Kept:
-    """The latest of a cell's runs, with the seeds of those others that trained as it did: the same
-    method, size and budget, and no seed that is there already.
+    """The latest of a cell's runs, with those seeds of the others that it has not: of runs of the
+    same experiment, as long, judged in the same way.
 
     **Arguments:** `runs`: at least one, all of the same task and method.
 
-    Verdicts and curves have one value for each seed, in the order of the seeds; a quantity that one
-    of the runs does not know has None there. Curves are of the steps that all runs have kept.
+    A seed that several runs have counts as in the latest of them. Verdicts and curves have one
+    value for each seed, in the order of the seeds; a quantity that one of the runs does not know
+    has None there. Curves are of the steps that all runs have kept.
     """
     *others, latest = sorted(runs, key=lambda run: run.created_at)
-    taken, seeds = [latest], set(latest.seeds)
+    source = {seed: (0, i) for i, seed in enumerate(latest.seeds)}
+    taken = [latest]
     for run in reversed(others):
-        if _alike(run, latest) and seeds.isdisjoint(run.seeds):
+        new = {seed: (len(taken), i) for i, seed in enumerate(run.seeds) if seed not in source}
+        if new and _alike(run, latest):
+            source |= new
             taken.append(run)
-            seeds |= set(run.seeds)
     if len(taken) == 1:
         return latest
-    taken.sort(key=lambda run: run.seeds)
-    order = sorted(range(len(seeds)), key=[seed for run in taken for seed in run.seeds].__getitem__)
-    counts = [len(run.seeds) for run in taken]
-    by_step = [{row["step"]: row for row in run.curves} for run in taken]
-    shared = sorted(set.intersection(*(set(rows) for rows in by_step)))
+    places = [source[seed] for seed in sorted(source)]
+    by_step = [{row.get("step"): row for row in run.curves} for run in taken]
+    shared = sorted(set[Any].intersection(*(set(rows) - {None} for rows in by_step)))
     return dataclasses.replace(
         latest,
-        command=" && ".join(run.command for run in taken),
-        verdict=_joined([run.verdict for run in taken], counts, order),
-        curves=tuple(_joined([rows[step] for rows in by_step], counts, order) for step in shared),
+        command=" && ".join(run.command for run in sorted(taken, key=lambda run: run.seeds)),
+        verdict=_joined([run.verdict for run in taken], places),
+        curves=tuple(_joined([rows[step] for rows in by_step], places) for step in shared),
     )
+
+
+_SAME = ("step", "exact", "num_draws", "num_scored")
 
 
 def _alike(run: Kept, other: Kept) -> bool:
-    """Whether only the seeds differ, as far as files tell: those of old versions have no
-    experiment, and no batch size.
+    """Whether only the seeds differ. Files of old versions do not tell their experiment: of them
+    nobody knows.
     """
-    untold = any("network" not in each.experiment for each in (run, other))
-    sizes = {run.batch_size, other.batch_size} - {None}
-    return (
-        run.steps == other.steps
-        and len(sizes) < 2
-        and (untold or run.experiment == other.experiment)
-    )
+    told = "network" in run.experiment and run.experiment == other.experiment
+    return told and all(run.verdict.get(key) == other.verdict.get(key) for key in _SAME)
 
 
 _SPENT = ("seconds", "training_seconds")
 
 
-def _joined(rows: Sequence[Mapping[str, Any]], counts: Sequence[int], order: Sequence[int]):
-    """Of each quantity one value a seed; what is one number for the whole run stays that."""
+def _joined(rows: Sequence[Mapping[str, Any]], places: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Of each quantity one value a seed, whose places are row and number in it; what is one number
+    for the whole run stays that of the first, and time is spent by all.
+    """
     joined: dict[str, Any] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(key) for row in rows]
-        known = [value for value in values if value is not None]
         if key in _SPENT:
-            joined[key] = sum(known) if len(known) == len(values) else None
-        elif any(isinstance(value, list) for value in known):
-            each = [
-                value if isinstance(value, list) else [value] * count
-                for value, count in zip(values, counts, strict=True)
-            ]
-            flat = [item for part in each for item in part]
-            joined[key] = [flat[i] for i in order]
+            known = [value for value in values if isinstance(value, int | float)]
+            joined[key] = sum(known) if len(known) == len(rows) else None
+        elif any(isinstance(value, list) for value in values):
+            joined[key] = [_of_seed(values[row], i) for row, i in places]
         else:
-            joined[key] = known[0] if known else None
+            joined[key] = values[0]
     return joined
+
+
+def _of_seed(value: Any, i: int) -> Any:
+    if isinstance(value, list):
+        return value[i] if i < len(value) else None
+    return value

@@ -56,6 +56,8 @@ _INTERVALS = {
     "elbo": ("elbo_low", "elbo_high"),
     "eubo": ("eubo_low", "eubo_high"),
     "log_z_estimate": ("log_z_low", "log_z_high"),
+    "modes_held": ("modes_held_low", "modes_held_high"),
+    "mode_mass_recall": ("mode_mass_recall_low", "mode_mass_recall_high"),
 }
 
 

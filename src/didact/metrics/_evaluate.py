@@ -22,7 +22,7 @@ _ASSIGNED_DRAWS = 2_500  # four seconds of exact assignment; its cost grows with
 _LIKELIHOOD_DRAWS = 1_000
 _LISTED_MODES = 1_000
 _PATHS = 64  # to each mode: (6, 16) takes half a minute
-_NORMAL_90 = 1.6448536269514722
+_RESAMPLES = 200
 _TOP = 100
 _EVALUATION = 0x6576616C
 
@@ -85,7 +85,7 @@ def evaluate_by_samples(
         verdict |= sample_statistics(sampler, target, seed=seed, n=n, distances=distances)
     if isinstance(target, StringTarget) and isinstance(sampler.environment, Strings):
         verdict |= _string_modes(sampler, target)
-    elif modes and isinstance(target, ModalTarget) and (target.num_modes or 0) <= _LISTED_MODES:
+    elif modes and isinstance(target, ModalTarget) and _can_be_walked_to(target):
         verdict |= mode_statistics(sampler, target, seed=seed)
     return verdict | {"log_z": log_z, **_log_z_error(log_z, target.log_z)}
 
@@ -115,31 +115,63 @@ def _string_modes(sampler: Sampler, target: StringTarget) -> Verdict:
     }
 
 
+def _can_be_walked_to(target: ModalTarget) -> bool:
+    number = target.num_modes
+    return number is not None and 0 < number <= _LISTED_MODES and target.log_z is not None
+
+
 def mode_statistics(
     sampler: Sampler, target: ModalTarget, *, seed: int = 0, paths: int = _PATHS
 ) -> Verdict:
-    """How much of each mode a sampler holds, from `paths` trajectories of P_B to each of them
-    (`didact.metrics.empirical.path_ratios`): `modes_held` and `mode_mass_recall`, with the ends
-    that they have when each mode is given less, or more, by 1.645 standard errors of its own.
+    r"""How much of each mode a sampler holds, where its law cannot be listed.
 
-    The recall is biased low, since no mode counts for more than it should have.
+    With $\hat p_\theta(x)$ the mean of `paths` ratios $P_F(\tau)/P_B(\tau\mid x)$
+    (`didact.metrics.empirical.path_ratios`): `modes_held`, the number of modes with
+    $\hat p_\theta \ge p/2$, and `mode_mass_recall`
+    $= \sum_\text{modes} \min(\hat p_\theta, p)/\sum_\text{modes} p$, each with the ends `_low`
+    and `_high` of a 90 % interval, from a bootstrap over the walks to each mode. The recall is
+    biased low, since no mode counts for more than it should have. `mode_ess`: what share of its
+    walks counts in such a mean, $(\sum_k r_k)^2/(K\sum_k r_k^2)$, the mean over modes. Where it is
+    a few hundredths, most of the ways to a mode have not been walked, and the numbers are low.
 
-    **Arguments:** `target`: one that knows its log Z.
+    **Errors:** `ValueError` if the target does not know its log Z or has no modes, or `paths` is
+    below 2.
     """
-    if target.log_z is None:
-        return {}
+    if target.log_z is None or not target.num_modes:
+        raise ValueError("mode_statistics needs a target that knows its log_z and has modes.")
+    if paths < 2:
+        raise ValueError(f"paths must be at least 2, got {paths}.")
     x = target.mode_samples()
     log_reward = np.asarray(jax.vmap(target.log_reward)(x), np.float64)
     p = np.exp(log_reward - target.log_z)
-    ratios = empirical.path_ratios(sampler, x, _keys(seed)[2], paths=paths)
-    error = _NORMAL_90 * ratios.std(axis=1, ddof=1) / math.sqrt(paths)
+    ratios = empirical.path_ratios(sampler, x, _keys(seed)[3], paths=paths)
+    generator = np.random.default_rng(seed)
+    again = (_held(_resampled(ratios, generator), p) for _ in range(_RESAMPLES))
+    drawn = np.asarray(list(again))
+    low, high = np.quantile(drawn, (0.05, 0.95), axis=0)
+    best = _held(ratios.mean(axis=1), p)
     verdict: Verdict = {}
-    for end, q in (("", 0 * error), ("_low", -error), ("_high", error)):
-        given = ratios.mean(axis=1) + q
-        verdict[f"modes_held{end}"] = int(np.sum(given >= 0.5 * p))
-        recall = np.minimum(np.maximum(given, 0), p).sum() / p.sum()
-        verdict[f"mode_mass_recall{end}"] = float(recall)
-    return verdict
+    for i, name in enumerate(("modes_held", "mode_mass_recall")):
+        kind = int if name == "modes_held" else float
+        verdict[name] = kind(best[i])
+        verdict[f"{name}_low"], verdict[f"{name}_high"] = float(low[i]), float(high[i])
+    square = paths * np.sum(ratios**2, axis=1)
+    share = np.divide(ratios.sum(axis=1) ** 2, square, out=np.zeros_like(p), where=square > 0)
+    return verdict | {"mode_ess": float(share.mean())}
+
+
+def _resampled(
+    ratios: Float[np.ndarray, "modes paths"], generator: np.random.Generator
+) -> Float[np.ndarray, " modes"]:
+    """Means of walks drawn anew, with replacement, of each mode its own."""
+    chosen = generator.integers(ratios.shape[1], size=ratios.shape)
+    return np.take_along_axis(ratios, chosen, axis=1).mean(axis=1)
+
+
+def _held(q: Float[np.ndarray, " modes"], p: Float[np.ndarray, " modes"]) -> tuple[float, float]:
+    """Modes with at least half of their mass, and the recall of the mass of all."""
+    held = np.sum((p > 0) & (q >= 0.5 * p))
+    return float(held), float(np.minimum(q, p).sum() / p.sum())
 
 
 def scored_draws(sampler: Sampler, target: Target, *, seed: int, n: int) -> empirical.Draws:
@@ -288,7 +320,7 @@ def _distances(sampler, target, x, samples, sample_key, direction_key) -> Verdic
 
 def _keys(seed: int):
     """Keys of an evaluation, apart from those that training makes of the same seed."""
-    return jax.random.split(jax.random.fold_in(jax.random.key(seed), _EVALUATION), 3)
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), _EVALUATION), 4)
 
 
 def finite_or_none(value: Any) -> Any:

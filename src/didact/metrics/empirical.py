@@ -111,16 +111,22 @@ def path_ratios(
     \frac{P_F(\tau)}{P_B(\tau\mid x)}$$
 
     so that the mean of a row is an unbiased estimate of what the sampler gives to the object.
+
+    **Arguments:** `x`: objects, with a leading axis [n], n may be 0.
+
+    **Errors:** `ValueError` if `paths` is below 1.
     """
-    x = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), paths, axis=0), x)
-    total = len(jax.tree.leaves(x)[0])
-    ratios = []
+    if paths < 1:
+        raise ValueError(f"paths must be at least 1, got {paths}.")
+    x = jax.tree.map(np.asarray, x)
+    total = paths * len(jax.tree.leaves(x)[0])
+    log_ratio = np.empty(total)
     for i, start in enumerate(range(0, total, batch_size)):
         # The last batch is filled up: all have one shape, and one program.
-        rows = np.minimum(np.arange(start, start + batch_size), total - 1)
+        rows = np.minimum(np.arange(start, start + batch_size), total - 1) // paths
         part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
-        ratios.append(np.asarray(_log_ratio(sampler, part, jax.random.fold_in(key, i))))
-    log_ratio = np.concatenate(ratios)[:total].astype(np.float64)
+        found = _log_ratio(sampler, part, jax.random.fold_in(key, i))
+        log_ratio[start : start + batch_size] = found[: total - start]
     return np.exp(log_ratio).reshape(-1, paths)
 
 
@@ -218,12 +224,26 @@ def _score_backward(
     return _score(sampler, target, trajectory, layout(sampler, trajectory), None)
 
 
+def _log_ratio(sampler: Sampler, x: Sample, key: PRNGKeyArray) -> Float[np.ndarray, " n"]:
+    trajectory, place = _walk_back(sampler, x, key)
+    sizes = row_sizes(sampler.environment, len(trajectory.mask))
+    rows = next(size for size in sizes if size >= int(jnp.max(place.count)))
+    return np.asarray(_score_walks(sampler, trajectory, place, rows), np.float64)
+
+
 @eqx.filter_jit
-def _log_ratio(sampler: Sampler, x: Sample, key: PRNGKeyArray) -> Float[Array, " n"]:
+def _walk_back(sampler: Sampler, x: Sample, key: PRNGKeyArray):
     trajectory = sample_backward(sampler, key, x)
+    return trajectory, layout(sampler, trajectory)
+
+
+@eqx.filter_jit
+def _score_walks(
+    sampler: Sampler, trajectory: Trajectory, place: Layout, rows: int
+) -> Float[Array, " n"]:
     sampler = dataclasses.replace(sampler, backward_scoring=None)
     none = jnp.zeros(len(trajectory.mask))
-    scored = score(sampler, trajectory, none, none + 1, layout(sampler, trajectory), None)
+    scored = score(sampler, trajectory, none, none + 1, place, rows)
     return jnp.sum(scored.log_pf, 1) - jnp.sum(scored.log_pb, 1)
 
 

@@ -289,6 +289,9 @@ def judge(run: RunData) -> Verdict:
     else:
         grade = _grade_without_modes(tv, missed)
     label = {"good": "Close to the target", "partial": "Partly there", "poor": "Far off"}[grade]
+    if grade == "good" and tv is None:
+        # How the rest of the mass is spread, nothing has told.
+        label = "Modes held"
     return Verdict(grade, label, _headline(run), tuple(_remarks(run)))
 
 
@@ -314,6 +317,12 @@ def _grade_without_modes(tv: float | None, missed: float | None) -> str:
 
 def rule(run: RunData) -> str:
     """Where the lines between the verdicts are, in words."""
+    if num_modes(run) and mean(values(run.final, "tv")) is None:
+        return (
+            f"“Modes held” at the top means at least {percent(GOOD_HELD)} of the modes, “far off” "
+            + f"less than {percent(POOR_HELD)}. Of the mass that lies elsewhere it says nothing: "
+            + "total variation needs all objects. These lines are for orientation."
+        )
     if num_modes(run):
         lines = (
             f"at least {percent(GOOD_HELD)} of the modes held and a total variation of at most "
@@ -337,7 +346,8 @@ def _headline(run: RunData) -> str:
     if held is not None:
         seeds = f" (mean over {run.num_seeds} seeds)" if run.num_seeds > 1 else ""
         of_all = f" of {number(modes)}" if modes else ""
-        parts.append(f"The Student holds {count(held)}{of_all} modes{seeds}")
+        about = "" if mean(values(final, "modes_held_low")) is None else "about "
+        parts.append(f"The Student holds {about}{count(held)}{of_all} modes{seeds}")
     if tv is not None:
         parts.append(f"total variation {number(tv, digits=2)}")
     if error is not None:
