@@ -128,12 +128,17 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def _short(value: int) -> str:
+    return f"{value // 1000:,}k" if value >= 1000 else str(value)
+
+
 def figure(results: dict[str, list[dict[str, Any]]]) -> None:
     """One panel a size, both axes logarithmic, with a line of slope 1."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter, NullLocator
 
     columns = 5
     shown, panels = plt.subplots(
@@ -148,6 +153,10 @@ def figure(results: dict[str, list[dict[str, Any]]]) -> None:
         axes.set_title(name, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
+        axes.set_xticks(values, [_short(row["value"]) for row in rows])
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
     panels.flat[0].legend(frameon=False, fontsize=8)
     for axes in panels.flat[len(results) :]:
         axes.set_visible(False)
