@@ -108,11 +108,7 @@ def _string_modes(sampler: Sampler, target: StringTarget) -> Verdict:
     """
     x, p = mode_probabilities(target)
     q = np.exp(np.asarray(exact.string_log_prob(sampler, jnp.asarray(x)), np.float64))
-    return {
-        "mode_mass": float(q.sum()),
-        "mode_mass_recall": float(np.minimum(p, q).sum() / p.sum()),
-        "modes_held": int(np.sum(q >= 0.5 * p)),
-    }
+    return {"mode_mass": float(q.sum()), **_held(q, p)}
 
 
 def _can_be_walked_to(target: ModalTarget) -> bool:
@@ -146,15 +142,11 @@ def mode_statistics(
     p = np.exp(log_reward - target.log_z)
     ratios = empirical.path_ratios(sampler, x, _keys(seed)[3], paths=paths)
     generator = np.random.default_rng(seed)
-    again = (_held(_resampled(ratios, generator), p) for _ in range(_RESAMPLES))
-    drawn = np.asarray(list(again))
-    low, high = np.quantile(drawn, (0.05, 0.95), axis=0)
-    best = _held(ratios.mean(axis=1), p)
+    again = [_held(_resampled(ratios, generator), p) for _ in range(_RESAMPLES)]
     verdict: Verdict = {}
-    for i, name in enumerate(("modes_held", "mode_mass_recall")):
-        kind = int if name == "modes_held" else float
-        verdict[name] = kind(best[i])
-        verdict[f"{name}_low"], verdict[f"{name}_high"] = float(low[i]), float(high[i])
+    for name, value in _held(ratios.mean(axis=1), p).items():
+        low, high = np.quantile([drawn[name] for drawn in again], (0.05, 0.95))
+        verdict |= {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
     square = paths * np.sum(ratios**2, axis=1)
     share = np.divide(ratios.sum(axis=1) ** 2, square, out=np.zeros_like(p), where=square > 0)
     return verdict | {"mode_ess": float(share.mean())}
@@ -168,10 +160,12 @@ def _resampled(
     return np.take_along_axis(ratios, chosen, axis=1).mean(axis=1)
 
 
-def _held(q: Float[np.ndarray, " modes"], p: Float[np.ndarray, " modes"]) -> tuple[float, float]:
-    """Modes with at least half of their mass, and the recall of the mass of all."""
-    held = np.sum((p > 0) & (q >= 0.5 * p))
-    return float(held), float(np.minimum(q, p).sum() / p.sum())
+def _held(q: Float[np.ndarray, " modes"], p: Float[np.ndarray, " modes"]) -> Verdict:
+    """The recall of the mass of modes, and how many have at least half of theirs."""
+    return {
+        "mode_mass_recall": float(np.minimum(p, q).sum() / p.sum()),
+        "modes_held": int(np.sum((p > 0) & (q >= 0.5 * p))),
+    }
 
 
 def scored_draws(sampler: Sampler, target: Target, *, seed: int, n: int) -> empirical.Draws:

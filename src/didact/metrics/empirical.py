@@ -173,10 +173,13 @@ def l1_floor(p: Float64[np.ndarray, " terminal"], n: int) -> float:
 def _draw(sampler: Sampler, target: Target, key: PRNGKeyArray, batch_size: int) -> Draws:
     """`draw`, without the rewards that are computed outside JAX."""
     trajectory, place = _roll_out(sampler, key, batch_size)
-    # The network is run on about as many rows as there are states; a few sizes are compiled.
+    return _score(sampler, target, trajectory, place, _enough_rows(sampler, place, batch_size))
+
+
+def _enough_rows(sampler: Sampler, place: Layout, batch_size: int) -> int:
+    """The network is run on about as many rows as there are states; a few sizes are compiled."""
     sizes = row_sizes(sampler.environment, batch_size)
-    rows = next(size for size in sizes if size >= int(jnp.max(place.count)))
-    return _score(sampler, target, trajectory, place, rows)
+    return next(size for size in sizes if size >= int(jnp.max(place.count)))
 
 
 def _with_host_rewards(target: Target, drawn: Draws) -> Draws:
@@ -207,10 +210,21 @@ def _score(
         log_reward = jnp.zeros(len(trajectory.mask))
     else:
         log_reward = jax.vmap(target.log_reward)(x)
+    return Draws(x, log_reward, *_path_scores(sampler, trajectory, log_reward, place, rows))
+
+
+def _path_scores(
+    sampler: Sampler,
+    trajectory: Trajectory,
+    log_reward: Float[Array, " n"],
+    place: Layout,
+    rows: int | None,
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """log P_F and log P_B of whole trajectories."""
     # Weights have mean Z for a P_B that is a distribution, whatever training scores instead.
     sampler = dataclasses.replace(sampler, backward_scoring=None)
     scored = score(sampler, trajectory, log_reward, jnp.ones_like(log_reward), place, rows)
-    return Draws(x, log_reward, jnp.sum(scored.log_pf, 1), jnp.sum(scored.log_pb, 1))
+    return jnp.sum(scored.log_pf, 1), jnp.sum(scored.log_pb, 1)
 
 
 @eqx.filter_jit
@@ -226,8 +240,7 @@ def _score_backward(
 
 def _log_ratio(sampler: Sampler, x: Sample, key: PRNGKeyArray) -> Float[np.ndarray, " n"]:
     trajectory, place = _walk_back(sampler, x, key)
-    sizes = row_sizes(sampler.environment, len(trajectory.mask))
-    rows = next(size for size in sizes if size >= int(jnp.max(place.count)))
+    rows = _enough_rows(sampler, place, len(trajectory.mask))
     return np.asarray(_score_walks(sampler, trajectory, place, rows), np.float64)
 
 
@@ -241,10 +254,9 @@ def _walk_back(sampler: Sampler, x: Sample, key: PRNGKeyArray):
 def _score_walks(
     sampler: Sampler, trajectory: Trajectory, place: Layout, rows: int
 ) -> Float[Array, " n"]:
-    sampler = dataclasses.replace(sampler, backward_scoring=None)
-    none = jnp.zeros(len(trajectory.mask))
-    scored = score(sampler, trajectory, none, none + 1, place, rows)
-    return jnp.sum(scored.log_pf, 1) - jnp.sum(scored.log_pb, 1)
+    no_reward = jnp.zeros(len(trajectory.mask))
+    log_pf, log_pb = _path_scores(sampler, trajectory, no_reward, place, rows)
+    return log_pf - log_pb
 
 
 __all__ = [
