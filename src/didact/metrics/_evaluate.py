@@ -108,7 +108,7 @@ def _string_modes(sampler: Sampler, target: StringTarget) -> Verdict:
     """
     x, p = mode_probabilities(target)
     q = np.exp(np.asarray(exact.string_log_prob(sampler, jnp.asarray(x)), np.float64))
-    return {"mode_mass": float(q.sum()), **_held(q, p)}
+    return {"mode_mass": float(q.sum()), **exact.held(q, p)}
 
 
 def _can_be_walked_to(target: ModalTarget) -> bool:
@@ -142,9 +142,9 @@ def mode_statistics(
     p = np.exp(log_reward - target.log_z)
     ratios = empirical.path_ratios(sampler, x, _keys(seed)[3], paths=paths)
     generator = np.random.default_rng(seed)
-    again = [_held(_resampled(ratios, generator), p) for _ in range(_RESAMPLES)]
+    again = [exact.held(_resampled(ratios, generator), p) for _ in range(_RESAMPLES)]
     verdict: Verdict = {}
-    for name, value in _held(ratios.mean(axis=1), p).items():
+    for name, value in exact.held(ratios.mean(axis=1), p).items():
         low, high = np.quantile([drawn[name] for drawn in again], (0.05, 0.95))
         verdict |= {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
     square = paths * np.sum(ratios**2, axis=1)
@@ -158,14 +158,6 @@ def _resampled(
     """Means of walks drawn anew, with replacement, of each mode its own."""
     chosen = generator.integers(ratios.shape[1], size=ratios.shape)
     return np.take_along_axis(ratios, chosen, axis=1).mean(axis=1)
-
-
-def _held(q: Float[np.ndarray, " modes"], p: Float[np.ndarray, " modes"]) -> Verdict:
-    """The recall of the mass of modes, and how many have at least half of theirs."""
-    return {
-        "mode_mass_recall": float(np.minimum(p, q).sum() / p.sum()),
-        "modes_held": int(np.sum((p > 0) & (q >= 0.5 * p))),
-    }
 
 
 def scored_draws(sampler: Sampler, target: Target, *, seed: int, n: int) -> empirical.Draws:

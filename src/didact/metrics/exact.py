@@ -340,8 +340,16 @@ def compare(p_model: Float64[np.ndarray, " terminal"], truth: Truth) -> dict[str
     which = truth.mode[on_mode]
     want = np.bincount(which, p[on_mode])
     have = np.bincount(which, p_model[on_mode])
-    return result | {
-        "mode_mass": float(have.sum()),
+    return result | {"mode_mass": float(have.sum()), **held(have, want)}
+
+
+def held(
+    have: Float64[np.ndarray, " modes"], want: Float64[np.ndarray, " modes"]
+) -> dict[str, float]:
+    """Of the probability that modes have and should have: the `mode_mass_recall`, and `modes_held`,
+    the number of modes with at least half of their mass.
+    """
+    return {
         "mode_mass_recall": float(np.minimum(have, want).sum() / want.sum()),
         "modes_held": int(np.sum((want > 0) & (have >= 0.5 * want))),
     }
@@ -412,6 +420,7 @@ __all__ = [
     "eubo",
     "exact_flows",
     "graph",
+    "held",
     "num_states",
     "policy_table",
     "reach",
