@@ -29,10 +29,11 @@ from didact._experiment import traced_numbers
 from didact._train import _run_chunk
 from didact.networks import MLPConfig
 from didact.presets import DIFFUSION_TASKS, diffusion, grid
+from didact.presets._grid import merge_every
 
 RESULTS = Path(__file__).parent / "results" / "growth.json"
 FIGURE = Path(__file__).parents[1] / "docs" / "assets" / "growth.png"
-STEPS, REPEATS = 24, 5
+REPEATS = 5
 
 
 class Axis(NamedTuple):
@@ -41,6 +42,7 @@ class Axis(NamedTuple):
     values: tuple[int, ...]
     make: Callable[[int], didact.Experiment]
     seeds: Callable[[int], int] = lambda _: 1
+    steps: int = 24
 
 
 def _wide(width: int) -> didact.Experiment:
@@ -50,7 +52,11 @@ def _wide(width: int) -> didact.Experiment:
 def _buffered(capacity: int) -> didact.Experiment:
     experiment = grid("tb-prt", 4, 32)
     assert experiment.replay is not None
-    return replace(experiment, replay=replace(experiment.replay, capacity=capacity))
+    waits = merge_every(capacity, experiment.batch_size)
+    buffer = replace(experiment.replay, capacity=capacity, merge_every=waits)
+    # With what is drawn the lengths of trajectories would change: nothing is learned here.
+    still = didact.OptimiserConfig(learning_rate=1e-12, log_z_learning_rate=1e-12)
+    return replace(experiment, replay=buffer, optimiser=still)
 
 
 def _diffusion(*, batch_size: int = 64, num_steps: int = 100) -> didact.Experiment:
@@ -71,7 +77,7 @@ AXES = {
     "grid, 2 dimensions: side": Axis((16, 32, 64, 128, 256), lambda n: grid("tb", 2, n)),
     "grid, side 8: dimensions": Axis((2, 3, 4, 6, 8), lambda n: grid("tb", n, 8)),
     "grid (4, 16): width": Axis((64, 128, 256, 512, 1024), _wide),
-    "grid (4, 32): buffer": Axis((1_000, 10_000, 104_268, 1_000_000), _buffered),
+    "grid (4, 32): buffer": Axis((1_000, 10_000, 104_268, 1_000_000), _buffered, steps=192),
     "grid (4, 16): seeds": Axis((1, 2, 4, 8), lambda _: grid("tb", 4, 16), lambda n: n),
     "25GMM: batch size": Axis((16, 64, 256, 512), lambda n: _diffusion(batch_size=n)),
     "25GMM: steps of a trajectory": Axis((25, 50, 100, 200), lambda n: _diffusion(num_steps=n)),
@@ -83,9 +89,12 @@ AXES = {
 def measure(axis: Axis, value: int) -> dict[str, Any]:
     """Milliseconds a step, transitions of a seed in it, MiB of the program."""
     experiment = axis.make(value)
-    turns = len(experiment.behaviour.turns)
-    steps = math.ceil(STEPS / turns) * turns
+    waits = 1 if experiment.replay is None else experiment.replay.merge_every
+    whole = math.lcm(len(experiment.behaviour.turns), waits)
+    steps = math.ceil(axis.steps / whole) * whole
     state = didact.init(experiment, range(axis.seeds(value)))
+    if waits > 1:  # as it is most of the time: batches wait less at the beginning
+        state = replace(state, step=jnp.asarray(16 * whole, jnp.int32))
     arguments = (traced_numbers(experiment), state, jnp.asarray(steps), steps)
     held = cast(Any, _run_chunk).lower(*arguments).compile().compiled.memory_analysis()
     milliseconds, transitions = [], 0.0

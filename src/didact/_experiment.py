@@ -202,6 +202,11 @@ class Experiment(eqx.Module):
                 f"The buffer must hold a batch: capacity {self.replay.capacity} is below "
                 f"batch_size {self.batch_size}."
             )
+        if self.room_to_wait > self.replay.capacity:
+            raise ValueError(
+                f"The buffer must hold the batches that wait to be merged: capacity "
+                f"{self.replay.capacity} is below {self.room_to_wait}."
+            )
         if self.replay.priority.startswith("teacher") and self.teacher_reward is None:
             raise ValueError(
                 f"Priority {self.replay.priority!r} is the Teacher's reward: give the Experiment a "
@@ -268,6 +273,16 @@ class Experiment(eqx.Module):
                 _ = own(eqx.tree_at(lambda s: s.log_reward, scored, log_reward))
 
         jax.eval_shape(evaluate)
+
+    @property
+    def room_to_wait(self) -> int:
+        """Objects that may wait until the buffer merges them: a batch a step, or two where a
+        collected one and what is replayed for it both go there.
+        """
+        if self.replay is None or self.replay.merge_every == 1:
+            return 0
+        batches = 2 if any(turn.collects for turn in self.behaviour.turns) else 1
+        return self.replay.merge_every * batches * self.batch_size
 
     def reward_calls(self, steps: int) -> int:
         """Evaluations of log R, or of its gradient, in the first `steps` steps.

@@ -380,7 +380,10 @@ def _init_seed(experiment: Experiment, key: PRNGKeyArray, modes: int | None) -> 
     if experiment.replay is not None:
         x_like = jax.eval_shape(lambda: env.sample_of(env.initial_state()))
         buffer = replay_buffer.empty(
-            x_like, int(experiment.replay.capacity), unique=experiment.replay.unique
+            x_like,
+            int(experiment.replay.capacity),
+            unique=experiment.replay.unique,
+            room_to_wait=experiment.room_to_wait,
         )
     unseen = None if modes is None else jnp.zeros(modes, bool)
     student = _init_agent(
@@ -556,7 +559,7 @@ def _tell_seed(
     seen = _mark_seen(experiment, state, proposal)
     chains = _settle(experiment, state, number, proposal, log_reward)
     state, proposal, log_reward = _collect(
-        experiment, state, proposal, log_reward, collect_key, axis_name
+        experiment, state, number, proposal, log_reward, collect_key, axis_name
     )
     trajectory, weight = proposal.trajectory, proposal.weight
     place = layout(state.student.sampler, trajectory, ends=experiment.novelty is not None)
@@ -612,7 +615,9 @@ def _tell_seed(
         key=state.key,
         student=student,
         teacher=teacher,
-        replay=_remember(experiment, state, proposal, x, log_reward, output, teacher_log_reward),
+        replay=_remember(
+            experiment, state, number, proposal, x, log_reward, output, teacher_log_reward
+        ),
         modes_found=found,
         modes_found_student=found_student,
         seen=seen,
@@ -757,6 +762,7 @@ def _relevant(state: SeedState, log_reward: Float[Array, " B"]) -> Float[Array, 
 def _collect(
     experiment: Experiment,
     state: SeedState,
+    number: Int[Array, ""],
     proposal: Proposal,
     log_reward: Float[Array, " B"],
     key: PRNGKeyArray,
@@ -782,7 +788,7 @@ def _collect(
             found = found if priority is None else (*found, priority)
             finite = jnp.all(jnp.isfinite(jnp.stack(found)))
             kept = _of_no_weight(proposal, ~finite)
-        buffer = _remember(experiment, state, kept, x, log_reward, output, priority)
+        buffer = _remember(experiment, state, number, kept, x, log_reward, output, priority)
         agents = _agents(experiment, eqx.tree_at(lambda s: s.replay, state, buffer))
         replayed = FromReplay()(
             agents, key, jnp.asarray(0), experiment.batch_size, axis_name=axis_name
@@ -829,6 +835,7 @@ def _mark_modes(experiment: Experiment, state: SeedState, proposal: Proposal):
 def _remember(
     experiment: Experiment,
     state: SeedState,
+    number: Int[Array, ""],
     proposal: Proposal,
     x: PyTree,
     log_reward: Float[Array, " B"],
@@ -851,16 +858,25 @@ def _remember(
     if not config.keep_student:
         keep = keep & ~proposal.by_student
 
-    def refresh(buffer: Replay) -> Replay:
-        if not config.refresh:
-            return buffer
-        return replay_buffer.add(buffer, x, log_reward, priority, keep, renew_age=False)
-
-    return lax.cond(
+    batch = (x, log_reward, priority, keep)
+    if state.replay.waiting is None:
+        put, held = replay_buffer.add, state.replay
+    else:
+        put, held = replay_buffer.wait, state.replay.waiting
+    held = lax.cond(
         proposal.fresh,
-        lambda buffer: replay_buffer.add(buffer, x, log_reward, priority, keep),
-        refresh,
-        state.replay,
+        lambda held: put(held, *batch),
+        lambda held: put(held, *batch, renew_age=False) if config.refresh else held,
+        held,
+    )
+    if isinstance(held, Replay):
+        return held
+    # By the number of the step, so that seeds in one program merge together or not at all.
+    return lax.cond(
+        config.merges_at(number),
+        replay_buffer.merge,
+        lambda buffer: buffer,
+        replace(state.replay, waiting=held),
     )
 
 

@@ -52,7 +52,9 @@ EXPERIMENTS = {
         objective=SubTB(0.8, Huber(2.0)),
         teacher_objective=DB(Linex(-0.5)),
         teacher_reward=DoubleLog(alpha=0.5, cap=100.0, threshold=3.0, per_step=True),
-        replay=ReplayConfig(64, "loss", rank_offset=None, refresh=True, asymmetry=2.5),
+        replay=ReplayConfig(
+            64, "loss", rank_offset=None, refresh=True, asymmetry=2.5, merge_every=2
+        ),
         network=MLPConfig(width=32, depth=1),
         teacher_network=MLPConfig(width=16),
         optimiser=didact.OptimiserConfig(weight_decay=1e-4, decay_steps=100, final_fraction=0.1),

@@ -111,6 +111,11 @@ BEHAVIOURS = {
         "behaviour": REPLAYED,
         "replay": ReplayConfig(32, "weight", target_ess=0.5),
     },
+    "waiting": {
+        "behaviour": REPLAYED,
+        "replay": ReplayConfig(32, "loss", refresh=True, merge_every=3),
+        "steps": 30,  # beyond those that merge at once, and two stops between merges
+    },
     "careful": {"behaviour": REPLAYED, "skip_nonfinite": True},
 }
 

@@ -35,6 +35,7 @@ BUFFER = ReplayConfig(64)
             "must not begin with replay",
         ),
         ({"replay": ReplayConfig(15)}, "capacity 15 is below batch_size 16"),
+        ({"replay": ReplayConfig(64, merge_every=5)}, "capacity 64 is below 80"),
         ({"replay": ReplayConfig(64, "teacher")}, "give the Experiment a teacher_reward"),
         ({"target": DeceptiveGrid(4, 4)}, "environment has dim 2, the target 4: give both"),
         ({"target": DeceptiveGrid(2, 5)}, "environment has side 4, the target 5: give both"),

@@ -81,6 +81,7 @@ def test_the_buffer(name, size, capacity):
     assert buffer.capacity == capacity
     assert buffer.draw == RankDraw(0.01)
     assert not buffer.refresh
+    assert buffer.merge_every == (16 if size == (4, 32) else 1)
     by_error = "teacher" if name in TAUGHT else "loss"
     assert buffer.priority == ("reward" if name.endswith("prt") else by_error)
 

@@ -1,5 +1,6 @@
 """The replay buffer against a plain Python model, and the law of its draws."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -136,6 +137,87 @@ def test_large_batches_do_what_the_model_does(unique):
     assert len(model.held) == capacity
 
 
+@functools.cache
+def compiled_wait(renew_age: bool):
+    return jax.jit(functools.partial(replay.wait, renew_age=renew_age))
+
+
+compiled_merge = jax.jit(replay.merge)
+
+
+@pytest.mark.parametrize("unique", [True, False], ids=["unique", "any"])
+@pytest.mark.parametrize(("capacity", "batch", "most"), [(9, 3, 3), (6, 3, 2)], ids=str)
+def test_batches_that_waited_are_merged_as_if_added_one_by_one(capacity, batch, most, unique):
+    """Whatever they are: objects renewed by one and refreshed by another, that come and leave again
+    while they wait, or are refreshed once they have left.
+    """
+
+    @given(st.lists(st.lists(batches(batch), min_size=1, max_size=most), max_size=6))
+    def run(rounds):
+        buffer = replay.empty(X_LIKE, capacity, unique=unique, room_to_wait=most * batch)
+        model = Model(capacity, unique=unique)
+        number = 0
+        for operations in rounds:
+            before = buffer
+            for x, priority, keep, renew_age in operations:
+                renewing = renew_age or not unique
+                log_reward = [float(10 * number + i) for i in range(batch)]
+                number += 1
+                model.add(x, log_reward, [float(p) for p in priority], keep, renewing)
+                waiting = compiled_wait(renewing)(
+                    buffer.waiting,
+                    jnp.asarray(x, jnp.int32),
+                    jnp.asarray(log_reward),
+                    jnp.asarray(priority, jnp.float32),
+                    jnp.asarray(keep),
+                )
+                buffer = dataclasses.replace(buffer, waiting=waiting)
+            assert buffer.rank is before.rank  # nothing that waits is in the buffer yet
+            buffer = compiled_merge(buffer)
+            check(buffer, model)
+            size = int(buffer.size)
+            by_rank = np.asarray(buffer.waiting.slot)[:size]
+            np.testing.assert_array_equal(np.asarray(buffer.rank)[by_rank], np.arange(size))
+
+    run()
+
+
+def test_long_waits_are_merged_as_if_added_one_by_one():
+    """Four batches of 60, beyond one word of bits, filled several times over."""
+    capacity, batch, random = 300, 60, np.random.default_rng(0)
+    buffer = replay.empty(X_LIKE, capacity, room_to_wait=4 * batch)
+    model = Model(capacity)
+    for number in range(24):
+        x = random.integers(0, 22, (batch, 2))
+        values = random.normal(size=(2, batch)).astype(np.float32)
+        keep, renew_age = random.random(batch) < 0.8, number % 3 != 2
+        model.add(map(tuple, x.tolist()), *values, keep, renew_age)
+        waiting = compiled_wait(renew_age)(
+            buffer.waiting, jnp.asarray(x, jnp.int32), *map(jnp.asarray, (*values, keep))
+        )
+        buffer = dataclasses.replace(buffer, waiting=waiting)
+        if number % 4 == 3:
+            buffer = compiled_merge(buffer)
+            check(buffer, model)
+    assert len(model.held) == capacity
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7, 8, 12, 64])
+def test_nothing_waits_longer_than_it_may(every):
+    """Not for more than so many steps, nor for more than an eighth of those so far."""
+    steps = jnp.arange(40 * every)
+    merged = np.flatnonzero(jax.vmap(ReplayConfig(4, merge_every=every).merges_at)(steps))
+    waits = np.diff(merged)
+    assert merged[0] == 0
+    assert np.all(waits <= np.clip((merged[1:] + 1) // 8, 1, every))
+    assert np.all(waits[merged[1:] >= 9 * every] == every)
+
+
+def test_no_more_may_wait_than_fit_the_buffer():
+    with pytest.raises(ValueError, match="12 objects that wait to be merged do not fit"):
+        replay.empty(X_LIKE, 10, room_to_wait=12)
+
+
 def test_objects_that_are_not_compared_cannot_be_refreshed():
     values = jnp.zeros(1)
     with pytest.raises(ValueError, match="needs unique=True"):
@@ -216,6 +298,20 @@ def filled(size: int, capacity: int = 40) -> replay.Replay:
     return buffer
 
 
+def filled_by_waiting(size: int, capacity: int = 40) -> replay.Replay:
+    """The same by merges of four; then four of yet higher priority wait, not to be drawn."""
+    buffer = replay.empty(X_LIKE, capacity, room_to_wait=4)
+    numbers = np.append(np.random.default_rng(0).permutation(size), np.arange(size, size + 4))
+    for part in np.split(numbers, range(4, len(numbers), 4)):
+        x = jnp.stack([jnp.asarray(part, jnp.int32), jnp.zeros(len(part), jnp.int32)], 1)
+        value = jnp.asarray(part, jnp.float32)
+        waiting = replay.wait(buffer.waiting, x, value, value, jnp.ones(len(part), bool))
+        buffer = dataclasses.replace(buffer, waiting=waiting)
+        if part[-1] < size:
+            buffer = compiled_merge(buffer)
+    return buffer
+
+
 def rank_law(size: int, offset: float | None) -> np.ndarray:
     """Probability of rank r, ∝ 1/(k·N + r)."""
     weight = np.ones(size) if offset is None else 1 / (offset * size + np.arange(size))
@@ -243,6 +339,17 @@ def rank_counts(buffer: replay.Replay, key, rule) -> np.ndarray:
 @pytest.mark.parametrize("size", [1, 2, 7, 40])
 def test_draws_follow_the_law_of_ranks(size, offset, key):
     assert fits(rank_counts(filled(size), key, by_rank(offset)), rank_law(size, offset))
+
+
+@pytest.mark.parametrize(
+    "rule", [RankDraw(jnp.asarray(0.01)), SplitDraw(jnp.asarray(0.5), jnp.asarray(0.1))], ids=str
+)
+def test_draws_between_merges_follow_the_law_of_what_is_merged(rule, key):
+    split = isinstance(rule, SplitDraw)
+    law = split_law(40, 0.5, 0.1) if split else rank_law(40, 0.01)
+    buffer = filled_by_waiting(40)
+    assert int(buffer.waiting.count) == 4
+    assert fits(rank_counts(buffer, key, rule), law)
 
 
 def test_the_check_of_draws_fails_for_a_wrong_sampler(key):
@@ -402,6 +509,7 @@ def test_draws_of_several_seeds_are_a_vmap(key):
     [
         ({"capacity": 0}, "capacity must be >= 1"),
         ({"capacity": 4, "rank_offset": 0.0}, "rank_offset must be > 0"),
+        ({"capacity": 4, "merge_every": 0}, "merge_every must be >= 1"),
         ({"capacity": 4, "asymmetry": -1.0}, "asymmetry must be >= 0"),
         ({"capacity": 4, "target_ess": 0.0}, "target_ess must be > 0"),
         ({"capacity": 4, "target_ess": 1.1}, "target_ess must be <= 1"),

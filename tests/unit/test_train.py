@@ -1,5 +1,6 @@
 """The training loop: ask -> reward -> tell, and what it counts, marks and remembers."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -93,6 +94,29 @@ def test_ask_and_tell_are_the_steps_of_a_chunk_bit_by_bit():
     # And in two chunks it is the same.
     half, _ = train_chunk(setting, init(setting, SEEDS), 3, capacity=10)
     assert_same_bits(train_chunk(setting, half, 5, capacity=10)[0], by_hand)
+
+
+def test_batches_wait_for_each_other_and_are_merged_by_the_step():
+    """On-policy, where draws change nothing, the buffer is that of adding each batch at once: at
+    the end of each of the first steps, then of every third. Between two it stays as it was.
+    """
+
+    def at(steps: int, every: int):
+        setting = dataclasses.replace(
+            small(), replay=ReplayConfig(40, "reward", merge_every=every), steps=60
+        )
+        buffer = train_chunk(setting, init(setting, SEEDS), steps, capacity=60)[0].seeds.replay
+        assert buffer is not None
+        arrays = (buffer.x, buffer.fingerprint, buffer.log_reward, buffer.priority)
+        return buffer.waiting, (*arrays, buffer.rank, buffer.age, buffer.size)
+
+    for steps in (1, 20, 24, 27, 30, 45):
+        assert_same_bits(at(steps, 3)[1], at(steps, 1)[1])
+    for steps in (28, 29):
+        waiting, merged = at(steps, 3)
+        assert_same_bits(merged, at(27, 1)[1])
+        assert waiting is not None
+        assert np.all(waiting.count == 8 * (steps - 27))
 
 
 @pytest.mark.slow

@@ -138,15 +138,24 @@ def _published(
         inner = target.side - 1
         tenth = (inner + target.dim) * inner ** (target.dim - 1) // 10
         capacity = target.num_terminal_states if by_ours else tenth
+        capacity = max(min(capacity, _MOST_REPLAYED), batch_size)
         parts["replay"] = ReplayConfig(
-            capacity=max(min(capacity, _MOST_REPLAYED), batch_size),
+            capacity=capacity,
             priority="teacher-reward" if by_ours else order,
             refresh=by_ours,
             asymmetry=19.0,
+            merge_every=merge_every(capacity, batch_size),
         )
     if taught:
         parts["teacher_reward"] = OneSided() if by_ours else DoubleLog()
     return parts | {"behaviour": Cycle(turns)}
+
+
+def merge_every(capacity: int, batch_size: int) -> int:
+    """Steps whose batches may wait to be put into a buffer together: they are a 400th of it at
+    most, and by 64 the cost is gone.
+    """
+    return min(max(capacity // (400 * batch_size), 1), 64)
 
 
 def paper_steps(dim: int, side: int, *, buffered: bool) -> int:
