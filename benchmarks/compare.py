@@ -155,19 +155,25 @@ def worker(contender: Contender, patience: float) -> Iterator[Any]:
         process.wait()
 
 
+def complete(task: Task, folder: Path) -> dict[str, Any]:
+    """What a worker is told of a task, with rewards in a folder where there is a table of them."""
+    settings = task.settings | {"chunk": task.chunk}
+    if task.settings["kind"] == "strings":
+        # No wheel holds the data: a table of log-rewards in their place costs the same.
+        number = task.settings["symbols"] ** task.settings["length"]
+        table = 3 * np.random.default_rng(0).standard_normal(number)
+        np.save(folder / "table.npy", table.astype(np.float32))
+        settings["log_rewards"] = str(folder / "table.npy")
+    return settings
+
+
 def measure(name: str, turns: int, warm_up: int, patience: float) -> dict[str, Any]:
     """Milliseconds a step of everyone who trains a task; of whoever does not answer, the reason."""
     task = TASKS[name]
     peak = matmul_peak()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        settings = task.settings | {"chunk": task.chunk}
-        if task.settings["kind"] == "strings":
-            # No wheel holds the data: a table of log-rewards in their place costs the same.
-            number = task.settings["symbols"] ** task.settings["length"]
-            table = 3 * np.random.default_rng(0).standard_normal(number)
-            np.save(folder / "table.npy", table.astype(np.float32))
-            settings["log_rewards"] = str(folder / "table.npy")
+        settings = complete(task, folder)
         rows: list[dict[str, Any]] = []
         asks: dict[str, Any] = {}
         missing: dict[str, str] = {}

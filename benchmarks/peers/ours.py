@@ -14,7 +14,7 @@ from didact import networks, presets, targets
 
 def build(task: dict[str, Any]) -> Train:
     """Training of a task, a chunk of steps in one program."""
-    experiment = {"grid": _grid, "strings": _strings, "diffusion": _diffusion}[task["kind"]](task)
+    experiment = experiment_of(task)
     capacity = task["chunk"]
     state = didact.init(experiment, (0,))
 
@@ -25,6 +25,11 @@ def build(task: dict[str, Any]) -> Train:
         return float(jnp.mean(info.mean_length[0, :steps])) * experiment.batch_size
 
     return train
+
+
+def experiment_of(task: dict[str, Any]) -> didact.Experiment:
+    """What is trained of a task."""
+    return {"grid": _grid, "strings": _strings, "diffusion": _diffusion}[task["kind"]](task)
 
 
 def _mlp(task: dict[str, Any]) -> networks.MLPConfig:
