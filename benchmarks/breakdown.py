@@ -33,15 +33,7 @@ RESULTS = Path(__file__).parent / "results" / "breakdown.json"
 CHOSEN = ("grid (4, 16), batch 16", "grid (2, 128), batch 16", "TFBind8, batch 16", "QM9, batch 16")
 STEPS = 100
 PRODUCTS = ("dot", "ynn_fusion", "convolution")
-_CONTAINERS = (
-    "while",
-    "conditional",
-    "cond",
-    "call",
-    "ThunkExecutor",
-    "SlinkyThreadPool",
-    "Slinky",
-)
+_CONTAINERS = ("while", "cond", "call", "ThunkExecutor", "Slinky")
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -71,8 +63,8 @@ def split(recorded: list[dict[str, Any]], steps: int) -> dict[str, float]:
     for name, each in times.items():
         if name.startswith(_CONTAINERS):
             continue
-        # What runs more than once a step is in the loop over the steps of a trajectory.
-        inside = len(each) > 1.5 * steps
+        # What runs several times a step is in the loop over the steps of a trajectory.
+        inside = len(each) > 3 * steps
         kind = "rollout" if inside else "products" if name.startswith(PRODUCTS) else "rest"
         found[kind] += sum(each) / steps
     return found

@@ -29,7 +29,7 @@ from didact._experiment import traced_numbers
 from didact._train import _run_chunk
 from didact.networks import MLPConfig
 from didact.presets import DIFFUSION_TASKS, diffusion, grid
-from didact.presets._grid import merge_every
+from didact.presets._grid import steps_to_wait
 
 RESULTS = Path(__file__).parent / "results" / "growth.json"
 FIGURE = Path(__file__).parents[1] / "docs" / "assets" / "growth.png"
@@ -49,12 +49,12 @@ def _wide(width: int) -> didact.Experiment:
     return replace(grid("tb", 4, 16), network=MLPConfig(width=width))
 
 
-def _buffered(capacity: int) -> didact.Experiment:
+def _buffered(capacity: int, *, merged: bool = True) -> didact.Experiment:
     experiment = grid("tb-prt", 4, 32)
     assert experiment.replay is not None
-    waits = merge_every(capacity, experiment.batch_size)
+    waits = steps_to_wait(capacity, experiment.batch_size) if merged else 1
     buffer = replace(experiment.replay, capacity=capacity, merge_every=waits)
-    # With what is drawn the lengths of trajectories would change: nothing is learned here.
+    # With what is learned the lengths of trajectories would change: nothing is learned here.
     still = didact.OptimiserConfig(learning_rate=1e-12, log_z_learning_rate=1e-12)
     return replace(experiment, replay=buffer, optimiser=still)
 
@@ -78,6 +78,9 @@ AXES = {
     "grid, side 8: dimensions": Axis((2, 3, 4, 6, 8), lambda n: grid("tb", n, 8)),
     "grid (4, 16): width": Axis((64, 128, 256, 512, 1024), _wide),
     "grid (4, 32): buffer": Axis((1_000, 10_000, 104_268, 1_000_000), _buffered, steps=192),
+    "the same, each batch added at once": Axis(
+        (1_000, 10_000, 104_268, 1_000_000), lambda n: _buffered(n, merged=False), steps=192
+    ),
     "grid (4, 16): seeds": Axis((1, 2, 4, 8), lambda _: grid("tb", 4, 16), lambda n: n),
     "25GMM: batch size": Axis((16, 64, 256, 512), lambda n: _diffusion(batch_size=n)),
     "25GMM: steps of a trajectory": Axis((25, 50, 100, 200), lambda n: _diffusion(num_steps=n)),
@@ -149,9 +152,9 @@ def figure(results: dict[str, list[dict[str, Any]]]) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter, NullLocator
 
-    columns = 5
+    columns = 6
     shown, panels = plt.subplots(
-        math.ceil(len(results) / columns), columns, figsize=(14, 5.4), squeeze=False
+        math.ceil(len(results) / columns), columns, figsize=(16, 5.4), squeeze=False
     )
     for axes, (name, rows) in zip(panels.flat, results.items(), strict=False):
         values = np.asarray([row["value"] for row in rows], float)

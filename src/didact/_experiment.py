@@ -202,6 +202,11 @@ class Experiment(eqx.Module):
                 f"The buffer must hold a batch: capacity {self.replay.capacity} is below "
                 f"batch_size {self.batch_size}."
             )
+        if self.replay.merge_every > 1 and any(turn.collects for turn in turns):
+            raise ValueError(
+                "A batch that is collected is drawn from at once and cannot wait: let merge_every "
+                "be 1."
+            )
         if self.room_to_wait > self.replay.capacity:
             raise ValueError(
                 f"The buffer must hold the batches that wait to be merged: capacity "
@@ -276,13 +281,10 @@ class Experiment(eqx.Module):
 
     @property
     def room_to_wait(self) -> int:
-        """Objects that may wait until the buffer merges them: a batch a step, or two where a
-        collected one and what is replayed for it both go there.
-        """
+        """Objects that may wait until the buffer merges them: a batch a step."""
         if self.replay is None or self.replay.merge_every == 1:
             return 0
-        batches = 2 if any(turn.collects for turn in self.behaviour.turns) else 1
-        return self.replay.merge_every * batches * self.batch_size
+        return self.replay.merge_every * self.batch_size
 
     def reward_calls(self, steps: int) -> int:
         """Evaluations of log R, or of its gradient, in the first `steps` steps.

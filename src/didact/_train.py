@@ -859,10 +859,16 @@ def _remember(
         keep = keep & ~proposal.by_student
 
     batch = (x, log_reward, priority, keep)
-    if state.replay.waiting is None:
+    waiting = state.replay.waiting
+    if (0 if waiting is None else waiting.keep.shape[0]) != experiment.room_to_wait:
+        raise ValueError(
+            "The state's buffer is of an experiment with another merge_every or batch_size: begin "
+            "with init(experiment)."
+        )
+    if waiting is None:
         put, held = replay_buffer.add, state.replay
     else:
-        put, held = replay_buffer.wait, state.replay.waiting
+        put, held = replay_buffer.wait, waiting
     held = lax.cond(
         proposal.fresh,
         lambda held: put(held, *batch),

@@ -8,6 +8,7 @@ much, batches wait for each other (`Waiting`) and are merged by the passes of on
 
 import abc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -32,7 +33,7 @@ class Waiting(eqx.Module):
     renew_age: Bool[Array, " M"]
     count: Int[Array, ""]
     slot: Int[Array, " N"]
-    """Of each rank, at the last merge: what a draw would have to work out anew."""
+    """Of each rank: what a draw would have to work out anew."""
 
 
 class Replay(eqx.Module):
@@ -206,10 +207,12 @@ def _below(uniform: Float[Array, " B"], size: Int[Array, ""]) -> Int[Array, " B"
 
 def _by_rank(replay: Replay) -> Int[Array, " N"]:
     """The slot of each rank, 0 beyond the last: the inverse of `Replay.rank`."""
-    if replay.waiting is not None:
-        return replay.waiting.slot
-    slot = jnp.arange(replay.rank.shape[0], dtype=jnp.int32)
-    return jnp.zeros_like(slot).at[replay.rank].set(slot, mode="drop")
+    return _inverse(replay.rank) if replay.waiting is None else replay.waiting.slot
+
+
+def _inverse(rank: Int[Array, " N"]) -> Int[Array, " N"]:
+    slot = jnp.arange(rank.shape[0], dtype=jnp.int32)
+    return jnp.zeros_like(slot).at[rank].set(slot, mode="drop")
 
 
 Priority = Literal["none", "reward", "teacher", "teacher-reward", "loss", "weight"]
@@ -228,7 +231,7 @@ class ReplayConfig(eqx.Module):
     `split`: draw by `TemperedDraw` or by `SplitDraw` in place of ranks; `keep_student`: whether the
     Student's own batches are kept, beside all others; `merge_every`: steps whose batches wait to be
     added together, which costs little more than adding one of them. What waits is not drawn yet; it
-    waits no longer than an eighth of the steps so far. Pays from some 50,000 objects on.
+    waits no longer than an eighth of the steps so far. Pays from some thousand batches on.
     """
 
     capacity: int = eqx.field(static=True)
@@ -243,9 +246,9 @@ class ReplayConfig(eqx.Module):
     merge_every: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        require("merge_every", self.merge_every, at_least=1)
         require("capacity", self.capacity, at_least=1)
         require("capacity", self.capacity, at_most=2**31 - 1)
+        require("merge_every", self.merge_every, at_least=1)
         if self.priority not in get_args(Priority):
             raise ValueError(
                 f"priority must be one of {', '.join(map(repr, get_args(Priority)))}, "
@@ -286,7 +289,7 @@ def empty(x_like: Sample, capacity: int, *, unique: bool = True, room_to_wait: i
     """A buffer without contents, for objects with the shapes and dtypes of `x_like`.
 
     **Arguments:** `unique`: whether `add` looks for objects that the buffer holds; `room_to_wait`:
-    how many objects may wait for a merge (0: none, the buffer is for `add` alone).
+    how many objects may wait for a merge (0: the buffer is for `add` alone).
 
     **Errors:** `ValueError` for more room than capacity.
     """
@@ -348,7 +351,7 @@ def add(
     capacity, batch = replay.rank.shape[0], priority.shape[0]
     if batch > capacity:
         raise ValueError(f"A batch of {batch} objects does not fit a buffer of {capacity}.")
-    if replay.fingerprint is None and renew_age is False:
+    if replay.fingerprint is None and renew_age is not True:
         raise ValueError("renew_age=False finds objects by comparing them: it needs unique=True.")
     keep = jnp.ones(batch, bool) if keep is None else keep
     renew = jnp.broadcast_to(jnp.asarray(renew_age), (batch,))
@@ -370,7 +373,8 @@ def add(
     old = (replay.x, replay.fingerprint, replay.log_reward, replay.priority)
     new = (x, codes, log_reward, priority)
     written = jax.tree.map(lambda leaf, part: leaf.at[slot].set(part, mode="drop"), old, new)
-    return Replay(*written, rank=rank, age=age, size=size, waiting=replay.waiting)
+    waiting = replay.waiting and replace(replay.waiting, slot=_inverse(rank))
+    return Replay(*written, rank=rank, age=age, size=size, waiting=waiting)
 
 
 def wait(
@@ -382,33 +386,35 @@ def wait(
     *,
     renew_age: bool = True,
 ) -> Waiting:
-    """Let a batch wait for the next `merge`, which does for it what `add` would: there must be room
-    for it.
+    """Let a batch wait for the next `merge`, which does for it what `add` would.
+
+    **Arguments:** as of `add`. There must be room for the batch: where there is none it is written
+    over what waits.
     """
-    place, room = waiting.count, waiting.keep.shape[0]
+    place = waiting.count
     old = (waiting.x, waiting.log_reward, waiting.priority, waiting.keep, waiting.renew_age)
     new = (x, log_reward, priority, keep, jnp.full_like(keep, renew_age))
     written = jax.tree.map(
         lambda leaf, part: lax.dynamic_update_slice_in_dim(leaf, part, place, 0), old, new
     )
-    count = jnp.minimum(place + keep.shape[0], room)
-    return Waiting(*written, count=count, slot=waiting.slot)
+    return Waiting(*written, count=place + keep.shape[0], slot=waiting.slot)
 
 
 def merge(replay: Replay) -> Replay:
-    """Add all that waits, as if batch by batch."""
+    """Add all that waits: but for the slots the buffer is that of adding batch by batch.
+
+    **Errors:** `ValueError` where the buffer was made without room to wait.
+    """
     waiting = replay.waiting
-    assert waiting is not None
-    came = jnp.arange(waiting.keep.shape[0]) < waiting.count
-    merged = add(
-        *(replay, waiting.x, waiting.log_reward, waiting.priority, waiting.keep & came),
-        renew_age=waiting.renew_age,
-    )
-    slot = _by_rank(eqx.tree_at(lambda r: r.waiting, merged, None, is_leaf=lambda n: n is None))
-    waiting = eqx.tree_at(
-        lambda w: (w.count, w.slot), waiting, (jnp.zeros_like(waiting.count), slot)
-    )
-    return eqx.tree_at(lambda r: r.waiting, merged, waiting)
+    if waiting is None:
+        raise ValueError("Nothing can wait for this buffer: make it with room_to_wait.")
+    keep = waiting.keep & (jnp.arange(waiting.keep.shape[0]) < waiting.count)
+    renew_age: bool | Array = waiting.renew_age
+    if replay.fingerprint is None:  # what is not to be renewed is not looked for, and not added
+        keep, renew_age = keep & renew_age, True
+    parts = (waiting.x, waiting.log_reward, waiting.priority, keep)
+    merged = add(replay, *parts, renew_age=renew_age)
+    return eqx.tree_at(lambda r: r.waiting.count, merged, jnp.zeros_like(waiting.count))
 
 
 def _match(

@@ -114,7 +114,7 @@ BEHAVIOURS = {
     "waiting": {
         "behaviour": REPLAYED,
         "replay": ReplayConfig(32, "loss", refresh=True, merge_every=3),
-        "steps": 30,  # beyond those that merge at once, and two stops between merges
+        "steps": 30,  # beyond those that merge at once; the stop after 28 is between merges
     },
     "careful": {"behaviour": REPLAYED, "skip_nonfinite": True},
 }

@@ -10,7 +10,7 @@ import pytest
 
 from didact._config import require_types
 from didact._experiment import Experiment, OptimiserConfig, traced_numbers
-from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
+from didact.behaviours import Collect, Cycle, FromReplay, FromTeacher, OnPolicy
 from didact.environments import Hypergrid
 from didact.networks import MLPConfig
 from didact.objectives import VarGrad
@@ -36,6 +36,10 @@ BUFFER = ReplayConfig(64)
         ),
         ({"replay": ReplayConfig(15)}, "capacity 15 is below batch_size 16"),
         ({"replay": ReplayConfig(64, merge_every=5)}, "capacity 64 is below 80"),
+        (
+            {"replay": ReplayConfig(64, merge_every=2), "behaviour": Collect(OnPolicy())},
+            "cannot wait: let merge_every be 1",
+        ),
         ({"replay": ReplayConfig(64, "teacher")}, "give the Experiment a teacher_reward"),
         ({"target": DeceptiveGrid(4, 4)}, "environment has dim 2, the target 4: give both"),
         ({"target": DeceptiveGrid(2, 5)}, "environment has side 4, the target 5: give both"),

@@ -86,6 +86,17 @@ def test_the_buffer(name, size, capacity):
     assert buffer.priority == ("reward" if name.endswith("prt") else by_error)
 
 
+@pytest.mark.parametrize(
+    ("size", "steps"), [((2, 64), 1), ((2, 128), 2), ((4, 16), 10), ((4, 32), 64)], ids=str
+)
+def test_what_waits_is_a_400th_of_a_buffer_of_all_objects(size, steps):
+    """In batches of 16, and 64 of them at most."""
+    buffer = grid("one-sided", *size).replay
+    assert buffer is not None
+    assert buffer.merge_every == steps
+    assert steps * 16 <= max(buffer.capacity / 400, 16)
+
+
 @every_preset
 def test_the_schedule(name):
     schedules = {

@@ -342,14 +342,34 @@ def test_draws_follow_the_law_of_ranks(size, offset, key):
 
 
 @pytest.mark.parametrize(
-    "rule", [RankDraw(jnp.asarray(0.01)), SplitDraw(jnp.asarray(0.5), jnp.asarray(0.1))], ids=str
+    ("rule", "law"),
+    [
+        (UniformDraw(), lambda: rank_law(40, None)),
+        (RankDraw(jnp.asarray(0.01)), lambda: rank_law(40, 0.01)),
+        (SplitDraw(jnp.asarray(0.5), jnp.asarray(0.1)), lambda: split_law(40, 0.5, 0.1)),
+        (
+            TemperedDraw(jnp.asarray(0.5)),
+            lambda: tempered_law(np.arange(40.0), 0.5)[::-1],
+        ),
+    ],
+    ids=["uniform", "rank", "split", "tempered"],
 )
-def test_draws_between_merges_follow_the_law_of_what_is_merged(rule, key):
-    split = isinstance(rule, SplitDraw)
-    law = split_law(40, 0.5, 0.1) if split else rank_law(40, 0.01)
+def test_draws_between_merges_follow_the_law_of_what_is_merged(rule, law, key):
     buffer = filled_by_waiting(40)
     assert int(buffer.waiting.count) == 4
-    assert fits(rank_counts(buffer, key, rule), law)
+    assert fits(rank_counts(buffer, key, rule), law())
+
+
+def test_draws_know_what_is_added_at_once_to_a_buffer_with_room(key):
+    x = jnp.asarray([[i, 0] for i in range(4)], jnp.int32)
+    value = jnp.arange(4.0)
+    buffer = replay.add(replay.empty(X_LIKE, 40, room_to_wait=4), x, value, value)
+    assert fits(rank_counts(buffer, key, RankDraw(jnp.asarray(0.01))), rank_law(4, 0.01))
+
+
+def test_nothing_is_merged_where_nothing_can_wait():
+    with pytest.raises(ValueError, match="make it with room_to_wait"):
+        replay.merge(replay.empty(X_LIKE, 5))
 
 
 def test_the_check_of_draws_fails_for_a_wrong_sampler(key):

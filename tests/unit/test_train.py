@@ -119,6 +119,37 @@ def test_batches_wait_for_each_other_and_are_merged_by_the_step():
         assert np.all(waiting.count == 8 * (steps - 27))
 
 
+def test_seeds_together_wait_and_merge_as_alone():
+    """Two in one program and each by itself, with replay and refreshing: what is drawn first is
+    the same to the bit, and later networks of one program and another differ in their last digits.
+    """
+    setting = dataclasses.replace(
+        small(),
+        behaviour=Cycle((OnPolicy(), FromReplay())),
+        replay=ReplayConfig(64, "reward", refresh=True, merge_every=3),
+        steps=60,
+    )
+
+    def after(steps: int, seeds):
+        return train_chunk(setting, init(setting, seeds), steps, capacity=60)[0].seeds.replay
+
+    together, alone = after(28, SEEDS), [after(28, [seed]) for seed in SEEDS]
+    assert np.all(together.waiting.count == 8)
+    for i, buffer in enumerate(alone):
+        for name in ("x", "rank", "age", "size"):
+            np.testing.assert_array_equal(getattr(together, name)[i], getattr(buffer, name)[0])
+        np.testing.assert_array_equal(together.waiting.slot[i], buffer.waiting.slot[0])
+
+
+def test_a_state_with_another_room_to_wait_is_refused():
+    few, many = (
+        dataclasses.replace(small(), replay=ReplayConfig(64, "reward", merge_every=every))
+        for every in (2, 6)
+    )
+    with pytest.raises(ValueError, match="another merge_every or batch_size"):
+        train_chunk(many, init(few, [3]), 1, capacity=1)
+
+
 @pytest.mark.slow
 def test_steps_are_those_of_a_chunk_bit_by_bit():
     setting = experiment()

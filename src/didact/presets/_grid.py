@@ -144,14 +144,14 @@ def _published(
             priority="teacher-reward" if by_ours else order,
             refresh=by_ours,
             asymmetry=19.0,
-            merge_every=merge_every(capacity, batch_size),
+            merge_every=steps_to_wait(capacity, batch_size),
         )
     if taught:
         parts["teacher_reward"] = OneSided() if by_ours else DoubleLog()
     return parts | {"behaviour": Cycle(turns)}
 
 
-def merge_every(capacity: int, batch_size: int) -> int:
+def steps_to_wait(capacity: int, batch_size: int) -> int:
     """Steps whose batches may wait to be put into a buffer together: they are a 400th of it at
     most, and by 64 the cost is gone.
     """
