@@ -25,6 +25,7 @@ import numpy as np
 
 import didact
 from bench import machine
+from didact._apart import runs_apart
 from didact._experiment import traced_numbers
 from didact._train import _run_chunk
 from didact.networks import MLPConfig
@@ -98,7 +99,13 @@ def measure(axis: Axis, value: int) -> dict[str, Any]:
     state = didact.init(experiment, range(axis.seeds(value)))
     if waits > 1:  # as it is most of the time: batches wait less at the beginning
         state = replace(state, step=jnp.asarray(16 * whole, jnp.int32))
-    arguments = (traced_numbers(experiment), state, jnp.asarray(steps), steps)
+    apart = runs_apart(state.seeds)  # a program for each
+    arguments = (
+        traced_numbers(experiment),
+        state.alone(0) if apart else state,
+        jnp.asarray(steps),
+        steps,
+    )
     held = cast(Any, _run_chunk).lower(*arguments).compile().compiled.memory_analysis()
     milliseconds, transitions = [], 0.0
     for _ in range(1 + REPEATS):
@@ -112,6 +119,7 @@ def measure(axis: Axis, value: int) -> dict[str, Any]:
         "milliseconds": min(milliseconds[1:]),
         "transitions": transitions,
         "mib": (held.argument_size_in_bytes + held.output_size_in_bytes + held.temp_size_in_bytes)
+        * (state.num_seeds if apart else 1)
         / 2**20,
     }
 

@@ -1,9 +1,11 @@
 """The training loop: one step is ask -> reward -> tell, a chunk of steps is one program.
 
 Student and Teacher learn by the same `update`. Seeds are a `vmap` named "seed"; the number
-of the step stays outside it, so that schedules remain branches.
+of the step stays outside it, so that schedules remain branches. On a CPU each seed has the program
+of a single one instead, and they run side by side.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +19,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
+from . import _apart
 from . import _seen as seen_objects
 from . import replay as replay_buffer
 from ._experiment import Experiment, OptimiserConfig, traced_numbers
@@ -84,6 +87,11 @@ class TrainState(eqx.Module):
         """S."""
         return self.seeds.trouble.shape[0]
 
+    def alone(self, index: int) -> "TrainState":
+        """The state of one seed, by its position, as that of a run of it alone: a copy."""
+        self._require(index)
+        return TrainState(jnp.array(self.step), _apart.seed_of(self.seeds, index))
+
     def student(self, index: int = 0) -> Sampler:
         """The Student of one seed, by its position among the seeds."""
         return self._pick(self.seeds.student.sampler, index)
@@ -92,9 +100,12 @@ class TrainState(eqx.Module):
         """The Teacher of one seed, by its position, where there is one."""
         return None if self.seeds.teacher is None else self._pick(self.seeds.teacher.sampler, index)
 
-    def _pick(self, tree: PyTree, index: int) -> PyTree:
+    def _require(self, index: int) -> None:
         if not 0 <= index < self.num_seeds:  # JAX would clamp
             raise IndexError(f"there are {self.num_seeds} seeds: no position {index} among them.")
+
+    def _pick(self, tree: PyTree, index: int) -> PyTree:
+        self._require(index)
         return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, tree)
 
 
@@ -135,8 +146,8 @@ def step(experiment: Experiment, state: TrainState) -> tuple[TrainState, StepInf
     experiment skips such a step; the state given stays as it was.
     """
     if not isinstance(experiment.target, HostReward):
-        return _sound(_run_step(traced_numbers(experiment), state))
-    proposal, x = _propose(traced_numbers(experiment), state)
+        return _sound(_joined(_by_seed(_run_step, traced_numbers(experiment), state)))
+    proposal, x = _apart.together(_by_seed(_propose, traced_numbers(experiment), state))
     log_reward, *_ = _on_host(experiment.target, proposal, x)
     return tell(experiment, state, proposal, jnp.asarray(log_reward))
 
@@ -145,7 +156,7 @@ def ask(experiment: Experiment, state: TrainState) -> Proposal:
     """The next batch, with a leading axis [S]. Its objects are
     `didact.objects(experiment, proposal)`; where it is not `known`, their log-reward is wanted.
     """
-    return _ask_seeds(traced_numbers(experiment), state)
+    return _apart.together(_by_seed(_ask_seeds, traced_numbers(experiment), state))
 
 
 def tell(
@@ -162,7 +173,8 @@ def tell(
             f"log_reward must have shape {proposal.log_reward.shape}, seeds by objects, "
             f"got {log_reward.shape}."
         )
-    return _sound(_tell_seeds(traced_numbers(experiment), state, proposal, log_reward))
+    numbers = traced_numbers(experiment)
+    return _sound(_joined(_by_seed(_tell_seeds, numbers, state, proposal, log_reward)))
 
 
 def objects(experiment: Experiment, proposal: Proposal) -> PyTree:
@@ -193,7 +205,22 @@ def train_chunk(
         raise ValueError(f"num_steps {num_steps} is above capacity {capacity}.")
     if isinstance(experiment.target, HostReward):
         return host_chunk(experiment, state, num_steps, capacity=capacity)
-    return _run_chunk(traced_numbers(experiment), state, jnp.asarray(num_steps), capacity)
+    numbers = traced_numbers(experiment)
+    if not _apart.runs_apart(state.seeds):
+        return _run_chunk(numbers, state, jnp.asarray(num_steps), capacity)
+
+    def run(most: int) -> list[tuple[TrainState, StepInfo]]:
+        return _apart.for_each(
+            lambda i: _run_chunk(numbers, state.alone(i), jnp.asarray(most), capacity),
+            range(state.num_seeds),
+        )
+
+    results = run(num_steps)
+    ends = {int(part.step) for part, _ in results}
+    if len(ends) > 1:  # where one has to stop, all do
+        results = run(min(ends) - int(state.step))
+    _apart.use_up(state)
+    return _joined(results)
 
 
 def host_chunk(
@@ -214,18 +241,28 @@ def host_chunk(
     target, numbers = experiment.target, traced_numbers(experiment)
     assert isinstance(target, HostReward)
     done, rows = int(state.step), []
+    apart = _apart.runs_apart(state.seeds)
+    parts = [state.alone(i) for i in range(state.num_seeds)] if apart else [state]
     while len(rows) < num_steps and not should_stop():
-        proposal, x = _propose(numbers, state)
-        log_reward, positions, rewards = _on_host(target, proposal, x)
-        state, info = _learn(numbers, state, proposal, jnp.asarray(log_reward))
-        rows.append(info)
+        asked = _apart.for_each(functools.partial(_propose, numbers), parts)
+        log_reward, positions, rewards = _on_host(target, *_apart.together(asked))
+        proposals = [proposal for proposal, _ in asked]
+        each = [jnp.asarray(part) for part in np.split(log_reward, len(parts))]
+        told = _apart.for_each(functools.partial(_learn, numbers), parts, proposals, each)
+        parts = [part for part, _ in told]
+        rows.append(_apart.together([info for _, info in told]))
         if rewards is not None:
             observe(done + len(rows), positions, rewards)
-        if np.any(state.seeds.trouble):
+        if any(np.any(part.seeds.trouble) for part in parts):
             break
     if not rows:  # the shapes of a step that was not made
         proposal = eqx.filter_eval_shape(_ask, numbers, state)
         rows = [eqx.filter_eval_shape(_tell, numbers, state, proposal, proposal.log_reward)[1]]
+    if apart:
+        _apart.use_up(state)
+        state = TrainState(parts[0].step, _apart.together([part.seeds for part in parts]))
+    else:
+        (state,) = parts
     return state, jax.tree.map(lambda *leaves: _columns(leaves, capacity), *rows)
 
 
@@ -913,6 +950,27 @@ def _tell(experiment, state: TrainState, proposal, log_reward):
         log_reward,
     )
     return TrainState(state.step + 1, seeds), info
+
+
+def _by_seed(program: Callable[..., PyTree], numbers: Experiment, state: TrainState, *others):
+    """What a program makes of a state and of what else has a leading axis [S]: of all seeds, or on
+    a CPU of each.
+    """
+    if not _apart.runs_apart(state.seeds):
+        return [program(numbers, state, *others)]
+
+    def alone(i: int) -> PyTree:
+        return program(numbers, state.alone(i), *_apart.seed_of(others, i))
+
+    return _apart.for_each(alone, range(state.num_seeds))
+
+
+def _joined(results: Sequence[tuple[TrainState, StepInfo]]) -> tuple[TrainState, StepInfo]:
+    """Seeds that have made the same number of steps, as one state."""
+    if len(results) == 1:
+        return results[0]
+    seeds, info = _apart.together([(part.seeds, info) for part, info in results])
+    return TrainState(results[0][0].step, seeds), info
 
 
 _ask_seeds = eqx.filter_jit(_ask)

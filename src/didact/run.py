@@ -197,7 +197,7 @@ def train(
     """Train into a run folder, or go on with the run that the folder holds. A finished run is
     left as it is.
 
-    **Arguments:** `out`: the folder; `seeds`: replicas, trained side by side in one program;
+    **Arguments:** `out`: the folder; `seeds`: replicas, trained side by side;
     `evaluations`: so many times the Student is evaluated and a snapshot kept on the way;
     `checkpoints`: when they are written, and which are kept (None: as `CheckpointPolicy()` says);
     `extend`: steps in all, more than the experiment has (below); `num_draws` of the final draw

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "replay",
             "_seen",
             "_rows",
+            "_apart",
             "_sharding",
             "_host/",
             "datasets/",

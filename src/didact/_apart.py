@@ -1,0 +1,93 @@
+"""Seeds in programs of their own, several of them running at a time.
+
+On a CPU the products of one seed's batches are too small for more than one core. As rows of one
+program, seeds would wait for each other there; as programs of their own they take a core each. So
+a seed's run is then that of the same seed alone, to the bit.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Int, PyTree
+
+from ._sharding import num_shards
+
+
+def runs_apart(seeds: PyTree) -> bool:
+    """Whether each seed of what has a leading axis [S] is best run by itself."""
+    leaves = jax.tree.leaves(eqx.filter(seeds, eqx.is_array))
+    return (
+        leaves[0].shape[0] > 1
+        and not isinstance(leaves[0], Tracer)
+        and jax.default_backend() == "cpu"
+        and num_shards() == 1
+        and jax.process_count() == 1
+    )
+
+
+def seed_of(seeds: PyTree, i: int) -> PyTree:
+    """One seed, whose leading axis has length 1: a copy."""
+    return _seed_of(seeds, jnp.asarray(i))
+
+
+@eqx.filter_jit
+def _seed_of(seeds: PyTree, i: Int[Array, ""]) -> PyTree:
+    arrays, rest = eqx.partition(seeds, eqx.is_array)
+    part = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, i, 1), arrays)
+    return eqx.combine(part, rest)
+
+
+def together(parts: Sequence[PyTree]) -> PyTree:
+    """The inverse: parts one after the other."""
+    return parts[0] if len(parts) == 1 else _together(tuple(parts))
+
+
+@eqx.filter_jit
+def _together(parts: tuple[PyTree, ...]) -> PyTree:
+    arrays, rest = eqx.partition(parts, eqx.is_array)
+    return eqx.combine(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *arrays), rest[0])
+
+
+def use_up(tree: PyTree) -> None:
+    """Free the memory of arrays, as a program does with those that are given to it for good."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array):
+            leaf.delete()
+
+
+def for_each(function: Callable[..., PyTree], *items: Sequence[Any]) -> list[PyTree]:
+    """`map`, with as many calls at a time as there are cores."""
+    settings, calls = _settings(), list(zip(*items, strict=True))
+
+    def beside(call: tuple[Any, ...]) -> Any:
+        # A setting that is in force in one thread alone would make another program of this.
+        return function(*call) if _settings() == settings else _NOT_HERE
+
+    workers = min(_cores(), len(calls))
+    if workers == 1:
+        return [function(*call) for call in calls]
+    with ThreadPoolExecutor(workers) as pool:
+        results = list(pool.map(beside, calls))
+    return [
+        function(*call) if done is _NOT_HERE else done
+        for call, done in zip(calls, results, strict=True)
+    ]
+
+
+_NOT_HERE = object()
+
+
+def _settings() -> tuple[dict[str, Any], Any]:
+    return dict(jax.config.values), jax.sharding.get_abstract_mesh()
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))

@@ -1,0 +1,132 @@
+"""Seeds that run by themselves, several at a time."""
+
+import dataclasses
+import threading
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from didact import Experiment, _apart, ask, init, objects, step, tell, train_chunk
+from didact._experiment import traced_numbers
+from didact._train import NON_FINITE_LOSS, _run_chunk
+from didact.behaviours import Cycle, FromReplay, OnPolicy
+from didact.environments import Hypergrid
+from didact.networks import MLPConfig
+from didact.replay import ReplayConfig
+from didact.targets import DeceptiveGrid
+
+SEEDS = (3, 4, 5)
+SETTING = Experiment(
+    environment=Hypergrid(2, 6),
+    target=DeceptiveGrid(2, 6),
+    behaviour=Cycle((OnPolicy(), FromReplay())),
+    replay=ReplayConfig(20, "reward"),
+    network=MLPConfig(width=8, depth=1),
+    batch_size=4,
+)
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    """Whatever there are."""
+    monkeypatch.setattr(_apart, "_cores", lambda: 2)
+
+
+def run(steps: int, seeds=SEEDS, setting=SETTING):
+    return train_chunk(setting, init(setting, seeds), steps, capacity=6)
+
+
+def assert_equal(one, other) -> None:
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(numbers(a), numbers(b))
+
+
+def numbers(leaf):
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+def test_a_seed_among_others_is_the_seed_alone_to_the_bit():
+    """By chunks, by steps, and by ask and tell."""
+    state, info = run(6)
+    stepped, told = init(SETTING, SEEDS), init(SETTING, SEEDS)
+    for _ in range(6):
+        stepped, _ = step(SETTING, stepped)
+        proposal = ask(SETTING, told)
+        x = objects(SETTING, proposal)
+        told, _ = tell(SETTING, told, proposal, jax.vmap(jax.vmap(SETTING.target.log_reward))(x))
+    for i, seed in enumerate(SEEDS):
+        alone, alone_info = run(6, (seed,))
+        assert_equal(state.alone(i), alone)
+        assert_equal(jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], info), alone_info)
+    assert_equal(stepped, state)
+    assert_equal(told, state)
+
+
+def test_seeds_as_rows_of_one_program_are_the_same_but_for_the_last_digits():
+    """As they run where there is an accelerator: 6 steps, float32."""
+    steps = jnp.asarray(6)
+    together, info = _run_chunk(traced_numbers(SETTING), init(SETTING, SEEDS), steps, 6)
+    apart, apart_info = run(6)
+    np.testing.assert_allclose(info.loss, apart_info.loss, rtol=1e-4)
+    np.testing.assert_array_equal(together.seeds.replay.x, apart.seeds.replay.x)
+
+
+def test_where_one_has_to_stop_all_do():
+    """At the step of the first, as if they were rows of one program."""
+    broken = init(SETTING, SEEDS)
+    bias = broken.seeds.student.sampler.log_z.at[1].set(jnp.nan)
+    broken = eqx.tree_at(lambda s: s.seeds.student.sampler.log_z, broken, bias)
+    state, info = train_chunk(SETTING, broken, 6, capacity=6)
+    assert int(state.step) == 1
+    np.testing.assert_array_equal(state.seeds.trouble, [0, NON_FINITE_LOSS, 0])
+    one, one_info = run(1)
+    for i in (0, 2):
+        assert_equal(state.alone(i), one.alone(i))
+        np.testing.assert_array_equal(info.loss[i], one_info.loss[i])
+
+
+def test_the_state_given_is_used_up():
+    state = init(SETTING, SEEDS)
+    _ = train_chunk(SETTING, state, 1, capacity=6)
+    assert state.seeds.trouble.is_deleted()
+
+
+def test_settings_of_one_thread_hold_for_all_seeds():
+    setting = dataclasses.replace(SETTING, replay=None, behaviour=OnPolicy())
+    with jax.enable_x64(True):
+        state, info = run(2, setting=setting)
+        assert info.loss.dtype == np.float64
+        alone, _ = run(2, (4,), setting=setting)
+        assert_equal(state.alone(1), alone)
+
+
+def test_two_work_at_a_time_and_answers_keep_their_order():
+    both = threading.Barrier(2, timeout=60)
+
+    def number(i: int, name: str) -> str:
+        both.wait()  # an error where one has to wait for the other
+        return f"{name}{i}"
+
+    assert _apart.for_each(number, range(4), "abcd") == ["a0", "b1", "c2", "d3"]
+
+
+def test_what_fails_in_one_is_an_error():
+    def fail(i: int) -> int:
+        if i == 1:
+            raise ValueError("the second")
+        return i
+
+    with pytest.raises(ValueError, match="the second"):
+        _apart.for_each(fail, range(3))
+
+
+def test_under_a_transformation_seeds_are_rows_of_one_program():
+    """Where the state is traced no thread can run it."""
+    state = init(SETTING, SEEDS)
+    proposal = eqx.filter_jit(lambda state: ask(SETTING, state))(state)
+    assert proposal.log_reward.shape == (3, 4)
