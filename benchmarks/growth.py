@@ -99,7 +99,7 @@ def measure(axis: Axis, value: int) -> dict[str, Any]:
     state = didact.init(experiment, range(axis.seeds(value)))
     if waits > 1:  # as it is most of the time: batches wait less at the beginning
         state = replace(state, step=jnp.asarray(16 * whole, jnp.int32))
-    apart = runs_apart(state.seeds)  # a program for each
+    apart = runs_apart(state.num_seeds)  # a program for each
     arguments = (
         traced_numbers(experiment),
         state.alone(0) if apart else state,

@@ -20,12 +20,13 @@ from jaxtyping import Array, Int, PyTree
 from ._sharding import num_shards
 
 
-def runs_apart(seeds: PyTree) -> bool:
-    """Whether each seed of what has a leading axis [S] is best run by itself."""
-    leaves = jax.tree.leaves(eqx.filter(seeds, eqx.is_array))
+def runs_apart(num_seeds: int, *arguments: PyTree) -> bool:
+    """Whether each seed is best run by itself. Nothing of the arguments may be traced: another
+    thread knows nothing of a transformation.
+    """
     return (
-        leaves[0].shape[0] > 1
-        and not isinstance(leaves[0], Tracer)
+        num_seeds > 1
+        and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
         and jax.default_backend() == "cpu"
         and num_shards() == 1
         and jax.process_count() == 1
@@ -62,15 +63,17 @@ def use_up(tree: PyTree) -> None:
             leaf.delete()
 
 
-def for_each(function: Callable[..., PyTree], *items: Sequence[Any]) -> list[PyTree]:
-    """`map`, with as many calls at a time as there are cores."""
+def for_each(
+    function: Callable[..., PyTree], *items: Sequence[Any], in_turn: bool = False
+) -> list[PyTree]:
+    """`map`, with as many calls at a time as there are cores, or one (`in_turn`)."""
     settings, calls = _settings(), list(zip(*items, strict=True))
 
     def beside(call: tuple[Any, ...]) -> Any:
         # A setting that is in force in one thread alone would make another program of this.
         return function(*call) if _settings() == settings else _NOT_HERE
 
-    workers = min(_cores(), len(calls))
+    workers = 1 if in_turn else min(_cores(), len(calls))
     if workers == 1:
         return [function(*call) for call in calls]
     with ThreadPoolExecutor(workers) as pool:

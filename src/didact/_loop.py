@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _train, checkpoint
+from . import _apart, _train, checkpoint
 from ._experiment import Experiment, traced_numbers
 from ._folder import RunError, run_errors
 from ._host import HostError
@@ -247,7 +247,8 @@ class Loop:
     def _take_apart(self, state: TrainState) -> Trouble | None:
         target, log_reward = self._experiment.target, None
         if isinstance(target, HostReward):
-            proposal, x = _train._propose(traced_numbers(self._experiment), state)
+            numbers = traced_numbers(self._experiment)
+            proposal, x = _apart.together(_train._by_seed(_train._propose, numbers, state))
             log_reward, *_ = _train._on_host(target, proposal, x)
         return find_trouble(self._experiment, state, self._seeds, log_reward)
 

@@ -17,9 +17,9 @@ def on_enough_rows(
     program holds one branch for each of them.
 
     A batch of seeds must not turn the choice into one for each, for which all branches would be
-    computed. On a CPU, where the work for one seed already fills the cores, seeds take turns, each
-    with its own number of rows. On an accelerator they run side by side, all with as many as the
-    one that needs most.
+    computed. On a CPU, where many rows already fill the cores, seeds of one program take turns,
+    each with its own number of rows. On an accelerator they run side by side, all with as many as
+    the one that needs most.
 
     **Arguments:** `of` holds no traced arrays: they are among the `args`.
     """

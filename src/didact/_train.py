@@ -1,8 +1,8 @@
 """The training loop: one step is ask -> reward -> tell, a chunk of steps is one program.
 
 Student and Teacher learn by the same `update`. Seeds are a `vmap` named "seed"; the number
-of the step stays outside it, so that schedules remain branches. On a CPU each seed has the program
-of a single one instead, and they run side by side.
+of the step stays outside it, so that schedules remain branches. On a CPU, but for meshes and
+transformations of the caller's, each seed has the program of a single one instead (`_apart`).
 """
 
 import functools
@@ -185,9 +185,11 @@ def objects(experiment: Experiment, proposal: Proposal) -> PyTree:
 def train_chunk(
     experiment: Experiment, state: TrainState, num_steps: int, *, capacity: int
 ) -> tuple[TrainState, StepInfo]:
-    """Run up to `num_steps` <= `capacity` steps in one compiled program.
+    """Run up to `num_steps` <= `capacity` steps in one compiled program, or on a CPU in one for
+    each seed, of which as many run at a time as there are cores.
 
-    The state given is used up (its memory is reused). The program depends on `capacity`,
+    The state given is used up: by one program, which reuses its memory, or once all seeds have run,
+    until when there are two of it. A program depends on `capacity`,
     not on `num_steps`. It stops early at a reward, loss or gradient that is not finite, which
     `TrainState.seeds.trouble` then names (`trouble_message`), unless the experiment skips such
     steps.
@@ -206,7 +208,7 @@ def train_chunk(
     if isinstance(experiment.target, HostReward):
         return host_chunk(experiment, state, num_steps, capacity=capacity)
     numbers = traced_numbers(experiment)
-    if not _apart.runs_apart(state.seeds):
+    if not _apart.runs_apart(state.num_seeds, numbers, state):
         return _run_chunk(numbers, state, jnp.asarray(num_steps), capacity)
 
     def run(most: int) -> list[tuple[TrainState, StepInfo]]:
@@ -218,6 +220,7 @@ def train_chunk(
     results = run(num_steps)
     ends = {int(part.step) for part, _ in results}
     if len(ends) > 1:  # where one has to stop, all do
+        del results
         results = run(min(ends) - int(state.step))
     _apart.use_up(state)
     return _joined(results)
@@ -241,10 +244,11 @@ def host_chunk(
     target, numbers = experiment.target, traced_numbers(experiment)
     assert isinstance(target, HostReward)
     done, rows = int(state.step), []
-    apart = _apart.runs_apart(state.seeds)
+    apart = _apart.runs_apart(state.num_seeds, numbers, state)
     parts = [state.alone(i) for i in range(state.num_seeds)] if apart else [state]
     while len(rows) < num_steps and not should_stop():
-        asked = _apart.for_each(functools.partial(_propose, numbers), parts)
+        # In turn, as searches ask a function of the user that may know nothing of threads.
+        asked = _apart.for_each(functools.partial(_propose, numbers), parts, in_turn=True)
         log_reward, positions, rewards = _on_host(target, *_apart.together(asked))
         proposals = [proposal for proposal, _ in asked]
         each = [jnp.asarray(part) for part in np.split(log_reward, len(parts))]
@@ -258,7 +262,7 @@ def host_chunk(
     if not rows:  # the shapes of a step that was not made
         proposal = eqx.filter_eval_shape(_ask, numbers, state)
         rows = [eqx.filter_eval_shape(_tell, numbers, state, proposal, proposal.log_reward)[1]]
-    if apart:
+    elif apart:
         _apart.use_up(state)
         state = TrainState(parts[0].step, _apart.together([part.seeds for part in parts]))
     else:
@@ -956,13 +960,14 @@ def _by_seed(program: Callable[..., PyTree], numbers: Experiment, state: TrainSt
     """What a program makes of a state and of what else has a leading axis [S]: of all seeds, or on
     a CPU of each.
     """
-    if not _apart.runs_apart(state.seeds):
+    if not _apart.runs_apart(state.num_seeds, numbers, state, others):
         return [program(numbers, state, *others)]
 
     def alone(i: int) -> PyTree:
         return program(numbers, state.alone(i), *_apart.seed_of(others, i))
 
-    return _apart.for_each(alone, range(state.num_seeds))
+    in_turn = isinstance(numbers.target, HostReward)
+    return _apart.for_each(alone, range(state.num_seeds), in_turn=in_turn)
 
 
 def _joined(results: Sequence[tuple[TrainState, StepInfo]]) -> tuple[TrainState, StepInfo]:

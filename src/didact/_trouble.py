@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from . import _train
+from . import _apart, _train
 from ._experiment import Experiment, traced_numbers
 from ._folder import write_json
 from ._sampler import Sampler, score, score_pathwise
@@ -97,7 +97,8 @@ def find_trouble(
     **Arguments:** `log_reward` of the objects of the step, where it is computed outside JAX.
     """
     known = None if log_reward is None else jnp.asarray(log_reward)
-    asked, agents = _examine(traced_numbers(experiment), state, known)
+    numbers = traced_numbers(experiment)
+    asked, agents = _apart.together(_train._by_seed(_examine, numbers, state, known))
     for position, seed in enumerate(seeds):
         x, fresh = jax.tree.map(lambda leaf, i=position: np.asarray(leaf[i]), asked)
         bad = np.flatnonzero(~np.isfinite(fresh))

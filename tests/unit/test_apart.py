@@ -11,12 +11,12 @@ import pytest
 
 from didact import Experiment, _apart, ask, init, objects, step, tell, train_chunk
 from didact._experiment import traced_numbers
-from didact._train import NON_FINITE_LOSS, _run_chunk
+from didact._train import NON_FINITE_REWARD, _run_chunk
 from didact.behaviours import Cycle, FromReplay, OnPolicy
 from didact.environments import Hypergrid
 from didact.networks import MLPConfig
 from didact.replay import ReplayConfig
-from didact.targets import DeceptiveGrid
+from didact.targets import DeceptiveGrid, FromFunction
 
 SEEDS = (3, 4, 5)
 SETTING = Experiment(
@@ -76,18 +76,39 @@ def test_seeds_as_rows_of_one_program_are_the_same_but_for_the_last_digits():
     np.testing.assert_array_equal(together.seeds.replay.x, apart.seeds.replay.x)
 
 
+def pitfall(x):
+    """A log-reward with a cell that must not be met."""
+    return jnp.where(jnp.all(x == jnp.asarray([3, 2])), jnp.nan, -jnp.sum(x) / 3.0)
+
+
 def test_where_one_has_to_stop_all_do():
-    """At the step of the first, as if they were rows of one program."""
+    """At the step of the first, as if they were rows of one program, wherever a chunk begins."""
+    setting = dataclasses.replace(SETTING, target=FromFunction(pitfall), behaviour=OnPolicy())
+
+    def after(steps: int, seeds):
+        begun, _ = train_chunk(setting, init(setting, seeds), 1, capacity=20)
+        return train_chunk(setting, begun, steps, capacity=20)
+
+    ends = [int(after(20, (seed,))[0].step) for seed in SEEDS]
+    assert len(set(ends)) == 3  # each meets it, at another step
+    assert min(ends) > 2
+    state, info = after(20, SEEDS)
+    first = np.asarray(ends) == min(ends)
+    np.testing.assert_array_equal(state.seeds.trouble, NON_FINITE_REWARD * first)
+    assert int(state.step) == min(ends)
+    for i, seed in enumerate(SEEDS):
+        alone, alone_info = after(min(ends) - 1, (seed,))
+        assert_equal(state.alone(i), alone)
+        np.testing.assert_array_equal(info.loss[i], alone_info.loss[0])
+
+
+def test_a_step_that_fails_leaves_the_state():
     broken = init(SETTING, SEEDS)
-    bias = broken.seeds.student.sampler.log_z.at[1].set(jnp.nan)
-    broken = eqx.tree_at(lambda s: s.seeds.student.sampler.log_z, broken, bias)
-    state, info = train_chunk(SETTING, broken, 6, capacity=6)
-    assert int(state.step) == 1
-    np.testing.assert_array_equal(state.seeds.trouble, [0, NON_FINITE_LOSS, 0])
-    one, one_info = run(1)
-    for i in (0, 2):
-        assert_equal(state.alone(i), one.alone(i))
-        np.testing.assert_array_equal(info.loss[i], one_info.loss[i])
+    log_z = broken.seeds.student.sampler.log_z
+    broken = eqx.tree_at(lambda s: s.seeds.student.sampler.log_z, broken, log_z.at[1].set(jnp.nan))
+    with pytest.raises(FloatingPointError, match="Student's loss"):
+        step(SETTING, broken)
+    np.testing.assert_array_equal(broken.seeds.student.sampler.log_z[::2], log_z[::2])
 
 
 def test_the_state_given_is_used_up():
@@ -126,7 +147,16 @@ def test_what_fails_in_one_is_an_error():
 
 
 def test_under_a_transformation_seeds_are_rows_of_one_program():
-    """Where the state is traced no thread can run it."""
+    """Where something is traced no thread can run it: state, rewards, or a part of the state."""
     state = init(SETTING, SEEDS)
     proposal = eqx.filter_jit(lambda state: ask(SETTING, state))(state)
     assert proposal.log_reward.shape == (3, 4)
+    told, _ = jax.jit(lambda rewards: tell(SETTING, state, proposal, rewards))(jnp.zeros((3, 4)))
+    assert int(told.step) == 1
+
+    @jax.jit
+    def stepped(log_z):
+        begun = eqx.tree_at(lambda s: s.seeds.student.sampler.log_z, state, log_z)
+        return step(SETTING, begun)[1].loss
+
+    assert np.all(np.isfinite(stepped(state.seeds.student.sampler.log_z)))
