@@ -120,6 +120,7 @@ def test_batches_wait_for_each_other_and_are_merged_by_the_step():
         assert np.all(waiting.count == 8 * (steps - 27))
 
 
+@pytest.mark.slow
 def test_seeds_together_wait_and_merge_as_alone():
     """Two as rows of one program, as on an accelerator, and each by itself: numbers of networks
     differ in their last digits, and what is drawn, kept and ordered is the same.

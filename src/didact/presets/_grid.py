@@ -155,7 +155,7 @@ def steps_to_wait(capacity: int, batch_size: int) -> int:
     """Steps whose batches may wait to be put into a buffer together: they are a 400th of it at
     most, and by 64 the cost is gone.
     """
-    return min(max(capacity // (400 * batch_size), 1), 64)
+    return min(max(capacity // (400 * max(batch_size, 1)), 1), 64)
 
 
 def paper_steps(dim: int, side: int, *, buffered: bool) -> int:
