@@ -67,24 +67,14 @@ def for_each(
     function: Callable[..., PyTree], *items: Sequence[Any], in_turn: bool = False
 ) -> list[PyTree]:
     """`map`, with as many calls at a time as there are cores, or one (`in_turn`)."""
-    settings, calls = _settings(), list(zip(*items, strict=True))
-
-    def beside(call: tuple[Any, ...]) -> Any:
-        # A setting that is in force in one thread alone would make another program of this.
-        return function(*call) if _settings() == settings else _NOT_HERE
-
+    calls = list(zip(*items, strict=True))
     workers = 1 if in_turn else min(_cores(), len(calls))
-    if workers == 1:
-        return [function(*call) for call in calls]
-    with ThreadPoolExecutor(workers) as pool:
-        results = list(pool.map(beside, calls))
-    return [
-        function(*call) if done is _NOT_HERE else done
-        for call, done in zip(calls, results, strict=True)
-    ]
-
-
-_NOT_HERE = object()
+    if workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            # A setting that is in force in this thread alone would make another program there.
+            if pool.submit(_settings).result() == _settings():
+                return list(pool.map(lambda call: function(*call), calls))
+    return [function(*call) for call in calls]
 
 
 def _settings() -> tuple[dict[str, Any], Any]:

@@ -189,10 +189,9 @@ def train_chunk(
     each seed, of which as many run at a time as there are cores.
 
     The state given is used up: by one program, which reuses its memory, or once all seeds have run,
-    until when there are two of it. A program depends on `capacity`,
-    not on `num_steps`. It stops early at a reward, loss or gradient that is not finite, which
-    `TrainState.seeds.trouble` then names (`trouble_message`), unless the experiment skips such
-    steps.
+    until when there are two of it. A program depends on `capacity`, not on `num_steps`. It stops
+    early at a reward, loss or gradient that is not finite, which `TrainState.seeds.trouble` then
+    names (`trouble_message`), unless the experiment skips such steps.
 
     **Returns:** the new state, and `StepInfo` with leading axes [S, capacity], in which as many
     columns are filled as steps were done.
@@ -208,16 +207,16 @@ def train_chunk(
     if isinstance(experiment.target, HostReward):
         return host_chunk(experiment, state, num_steps, capacity=capacity)
     numbers = traced_numbers(experiment)
-    if not _apart.runs_apart(state.num_seeds, numbers, state):
-        return _run_chunk(numbers, state, jnp.asarray(num_steps), capacity)
 
     def run(most: int) -> list[tuple[TrainState, StepInfo]]:
-        return _apart.for_each(
-            lambda i: _run_chunk(numbers, state.alone(i), jnp.asarray(most), capacity),
-            range(state.num_seeds),
-        )
+        def chunk(numbers: Experiment, state: TrainState) -> tuple[TrainState, StepInfo]:
+            return _run_chunk(numbers, state, jnp.asarray(most), capacity)
+
+        return _by_seed(chunk, numbers, state)
 
     results = run(num_steps)
+    if len(results) == 1:
+        return results[0]
     ends = {int(part.step) for part, _ in results}
     if len(ends) > 1:  # where one has to stop, all do
         del results
@@ -262,11 +261,10 @@ def host_chunk(
     if not rows:  # the shapes of a step that was not made
         proposal = eqx.filter_eval_shape(_ask, numbers, state)
         rows = [eqx.filter_eval_shape(_tell, numbers, state, proposal, proposal.log_reward)[1]]
-    elif apart:
-        _apart.use_up(state)
-        state = TrainState(parts[0].step, _apart.together([part.seeds for part in parts]))
     else:
-        (state,) = parts
+        if apart:
+            _apart.use_up(state)
+        state = _whole(parts)
     return state, jax.tree.map(lambda *leaves: _columns(leaves, capacity), *rows)
 
 
@@ -600,7 +598,7 @@ def _tell_seed(
     seen = _mark_seen(experiment, state, proposal)
     chains = _settle(experiment, state, number, proposal, log_reward)
     state, proposal, log_reward = _collect(
-        experiment, state, number, proposal, log_reward, collect_key, axis_name
+        experiment, state, proposal, log_reward, collect_key, axis_name
     )
     trajectory, weight = proposal.trajectory, proposal.weight
     place = layout(state.student.sampler, trajectory, ends=experiment.novelty is not None)
@@ -652,13 +650,12 @@ def _tell_seed(
             (state.student, state.teacher, state.novelty, state.chains),
         )
         skipped, trouble = skipped + (trouble > 0), jnp.zeros_like(trouble)
+    buffer = _remember(experiment, state, proposal, x, log_reward, output, teacher_log_reward)
     state = SeedState(
         key=state.key,
         student=student,
         teacher=teacher,
-        replay=_remember(
-            experiment, state, number, proposal, x, log_reward, output, teacher_log_reward
-        ),
+        replay=_merged(experiment, buffer, number),
         modes_found=found,
         modes_found_student=found_student,
         seen=seen,
@@ -803,7 +800,6 @@ def _relevant(state: SeedState, log_reward: Float[Array, " B"]) -> Float[Array, 
 def _collect(
     experiment: Experiment,
     state: SeedState,
-    number: Int[Array, ""],
     proposal: Proposal,
     log_reward: Float[Array, " B"],
     key: PRNGKeyArray,
@@ -829,7 +825,7 @@ def _collect(
             found = found if priority is None else (*found, priority)
             finite = jnp.all(jnp.isfinite(jnp.stack(found)))
             kept = _of_no_weight(proposal, ~finite)
-        buffer = _remember(experiment, state, number, kept, x, log_reward, output, priority)
+        buffer = _remember(experiment, state, kept, x, log_reward, output, priority)
         agents = _agents(experiment, eqx.tree_at(lambda s: s.replay, state, buffer))
         replayed = FromReplay()(
             agents, key, jnp.asarray(0), experiment.batch_size, axis_name=axis_name
@@ -876,7 +872,6 @@ def _mark_modes(experiment: Experiment, state: SeedState, proposal: Proposal):
 def _remember(
     experiment: Experiment,
     state: SeedState,
-    number: Int[Array, ""],
     proposal: Proposal,
     x: PyTree,
     log_reward: Float[Array, " B"],
@@ -916,15 +911,17 @@ def _remember(
         lambda held: put(held, *batch, renew_age=False) if config.refresh else held,
         held,
     )
-    if isinstance(held, Replay):
-        return held
-    # By the number of the step, so that seeds in one program merge together or not at all.
-    return lax.cond(
-        config.merges_at(number),
-        replay_buffer.merge,
-        lambda buffer: buffer,
-        replace(state.replay, waiting=held),
-    )
+    return held if isinstance(held, Replay) else replace(state.replay, waiting=held)
+
+
+def _merged(experiment: Experiment, buffer: Replay | None, number: Int[Array, ""]) -> Replay | None:
+    """The buffer at the end of a step: by its number, so that seeds in one program merge together
+    or not at all.
+    """
+    if buffer is None or buffer.waiting is None or experiment.replay is None:
+        return buffer
+    due = experiment.replay.merges_at(number)
+    return lax.cond(due, replay_buffer.merge, lambda buffer: buffer, buffer)
 
 
 def _over_seeds(function, state: SeedState, *others):
@@ -971,11 +968,13 @@ def _by_seed(program: Callable[..., PyTree], numbers: Experiment, state: TrainSt
 
 
 def _joined(results: Sequence[tuple[TrainState, StepInfo]]) -> tuple[TrainState, StepInfo]:
+    parts, infos = zip(*results, strict=True)
+    return _whole(parts), _apart.together(infos)
+
+
+def _whole(parts: Sequence[TrainState]) -> TrainState:
     """Seeds that have made the same number of steps, as one state."""
-    if len(results) == 1:
-        return results[0]
-    seeds, info = _apart.together([(part.seeds, info) for part, info in results])
-    return TrainState(results[0][0].step, seeds), info
+    return TrainState(parts[0].step, _apart.together([part.seeds for part in parts]))
 
 
 _ask_seeds = eqx.filter_jit(_ask)

@@ -362,11 +362,11 @@ def add(
         codes = jax.vmap(fingerprint)(x)
         keep, touched, held_slot = _match(codes, keep, renew, replay.fingerprint, replay.size)
     if renew_age is False:
-        keep, slot, age, size = held_slot < capacity, held_slot, replay.age, replay.size
+        slot, age, size = held_slot, replay.age, replay.size
     else:
-        keep, slot, age, size = _admit(replay, keep, touched, held_slot)
+        slot, age, size = _admit(replay, keep, touched, held_slot)
 
-    rank = _rank(replay, priority, keep, slot)
+    rank = _rank(replay, priority, slot)
     # Written once it has a rank: else the compiler, not seeing that old priorities are needed no
     # more, would copy them all.
     slot = jnp.where(rank.at[slot].get(mode="fill", fill_value=capacity) < capacity, slot, capacity)
@@ -467,9 +467,8 @@ def _admit(
     keep: Bool[Array, " B"],
     touched: Int[Array, " B"],
     held_slot: Int[Array, " B"],
-) -> tuple[Bool[Array, " B"], Int[Array, " B"], Int[Array, " N"], Int[Array, ""]]:
-    """Which of a batch are in the buffer then, the slot of each (N: none), and with them in it all
-    ages and the size.
+) -> tuple[Int[Array, " B"], Int[Array, " N"], Int[Array, ""]]:
+    """The slot of each object of a batch (N: none), all ages and the size with them in it.
 
     Renewed objects leave their place, then the oldest make room for the new.
     """
@@ -499,16 +498,15 @@ def _admit(
     newest = size - jnp.sum(newest) - 1 + jnp.cumsum(newest)[touched]
     age = jnp.where(age < capacity, age - evicted, age)
     age = age.at[jnp.where(renewed, slot, capacity)].set(newest, mode="drop")
-    return slot < capacity, slot, age, size
+    return slot, age, size
 
 
-def _rank(
-    replay: Replay, priority: Float[Array, " B"], keep: Bool[Array, " B"], slot: Int[Array, " B"]
-) -> Int[Array, " N"]:
+def _rank(replay: Replay, priority: Float[Array, " B"], slot: Int[Array, " B"]) -> Int[Array, " N"]:
     """All ranks once the kept objects of a batch are in their slots: who leaves and who arrives
     ahead is counted. Equal priorities keep their order, old before new.
     """
     capacity = replay.rank.shape[0]
+    keep = slot < capacity
     falling = jnp.full(capacity, jnp.inf, replay.priority.dtype)
     falling = falling.at[replay.rank].set(-replay.priority, mode="drop")
     order = jnp.arange(priority.shape[0], dtype=jnp.int32)

@@ -29,6 +29,7 @@ from didact.run import RunError
 from didact.targets import FromFunction, HostReward
 
 from .._runs import arrays, checkpoint_files, record
+from .._states import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("without_report")
 
@@ -329,9 +330,8 @@ def test_training_is_that_of_a_reward_within_jax(module: ModuleType) -> None:
         observe=lambda step, seeds, rewards: asked.append((step, [*seeds], len(rewards.keys))),
     )
     other, wanted = didact.train_chunk(within, didact.init(within, (3, 4)), 8, capacity=10)
-    leaves = zip(jax.tree.leaves(one.seeds), jax.tree.leaves(other.seeds), strict=True)
-    assert all(bits(a) == bits(b) for a, b in leaves)
-    assert jax.tree.map(bits, infos) == jax.tree.map(bits, wanted)
+    assert_same_bits(one.seeds, other.seeds)
+    assert_same_bits(infos, wanted)
     # Replayed batches ask for nothing.
     assert asked == [(step, [0, 1], 8) for step in (1, 3, 5, 7)]
     # A chunk of no steps leaves all as it is.
@@ -339,12 +339,6 @@ def test_training_is_that_of_a_reward_within_jax(module: ModuleType) -> None:
     assert same is one
     assert jax.tree.structure(empty) == jax.tree.structure(infos)
     assert not np.any(empty.loss)
-
-
-def bits(leaf: Any) -> tuple[Any, ...]:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return leaf.shape, leaf.dtype, np.asarray(leaf).tobytes()
 
 
 def test_its_programs_hold_no_host_callback(module: ModuleType) -> None:
@@ -369,7 +363,7 @@ def test_draws_are_scored_outside_of_programs(module: ModuleType) -> None:
     assert len(scored(module)) == len(np.unique(drawn.x, axis=0))
     within = FromFunction(lambda x: jnp.asarray(table)[4 * x[0] + x[1]])
     wanted = empirical.draws(student, within, jax.random.key(0), 9, batch_size=4)
-    assert jax.tree.map(bits, drawn) == jax.tree.map(bits, wanted)
+    assert_same_bits(drawn, wanted)
     before = len(scored(module))
     few = empirical.draw(student, target, jax.random.key(1), 64, count=1)
     assert few.x.shape == (1, 2)
@@ -512,18 +506,24 @@ def test_only_what_is_trained_makes_another_run(
 
 
 @pytest.mark.slow
-def test_an_evaluation_scores_nothing_twice(module: ModuleType, tmp_path: Path) -> None:
-    """Also where scores are kept in memory: they outlive the training."""
-    target = HostReward(module.letters, alphabet="ACG", cache=False)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_an_evaluation_leaves_nothing_open(
+    module: ModuleType, tmp_path: Path, in_memory: bool
+) -> None:
+    """But for scores in memory, which outlive the training. Nor does it score an object twice."""
+    cache = False if in_memory else str(tmp_path / "scores")
+    target = HostReward(module.letters, alphabet="ACG", cache=cache)
     setting = didact.Experiment(
         PrependAppend(3, 3), target, network=MLPConfig(width=8, depth=1), batch_size=4, steps=2
     )
     run = train(tmp_path / "run", setting, seeds=(0,), evaluations=0)
-    before = target.counters.evaluations
     _ = run.evaluate(num_draws=16)
-    best = json.loads((run.path / "found.json").read_text())["best"]
-    assert best
-    assert before <= target.counters.evaluations <= 3**3  # as many as there are objects
+    assert json.loads((run.path / "found.json").read_text())["best"]
+    scores = target._evaluator._cache
+    assert in_memory == (scores._connection is not None)
+    (distinct,) = scores._do(lambda db: db.execute("SELECT COUNT(*) FROM scores").fetchone())
+    assert target.counters.evaluations == distinct
+    scores.close()
 
 
 def test_errors_of_the_function_end_a_run_and_nothing_is_lost(

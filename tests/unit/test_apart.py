@@ -18,6 +18,8 @@ from didact.networks import MLPConfig
 from didact.replay import ReplayConfig
 from didact.targets import DeceptiveGrid, FromFunction
 
+from .._states import assert_same_bits
+
 SEEDS = (3, 4, 5)
 SETTING = Experiment(
     environment=Hypergrid(2, 6),
@@ -39,17 +41,6 @@ def run(steps: int, seeds=SEEDS, setting=SETTING):
     return train_chunk(setting, init(setting, seeds), steps, capacity=6)
 
 
-def assert_equal(one, other) -> None:
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(numbers(a), numbers(b))
-
-
-def numbers(leaf):
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if is_key else leaf
-
-
 def test_a_seed_among_others_is_the_seed_alone_to_the_bit():
     """By chunks, by steps, and by ask and tell."""
     state, info = run(6)
@@ -61,10 +52,10 @@ def test_a_seed_among_others_is_the_seed_alone_to_the_bit():
         told, _ = tell(SETTING, told, proposal, jax.vmap(jax.vmap(SETTING.target.log_reward))(x))
     for i, seed in enumerate(SEEDS):
         alone, alone_info = run(6, (seed,))
-        assert_equal(state.alone(i), alone)
-        assert_equal(jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], info), alone_info)
-    assert_equal(stepped, state)
-    assert_equal(told, state)
+        assert_same_bits(state.alone(i), alone)
+        assert_same_bits(jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], info), alone_info)
+    assert_same_bits(stepped, state)
+    assert_same_bits(told, state)
 
 
 def test_seeds_as_rows_of_one_program_are_the_same_but_for_the_last_digits():
@@ -98,7 +89,7 @@ def test_where_one_has_to_stop_all_do():
     assert int(state.step) == min(ends)
     for i, seed in enumerate(SEEDS):
         alone, alone_info = after(min(ends) - 1, (seed,))
-        assert_equal(state.alone(i), alone)
+        assert_same_bits(state.alone(i), alone)
         np.testing.assert_array_equal(info.loss[i], alone_info.loss[0])
 
 
@@ -123,7 +114,7 @@ def test_settings_of_one_thread_hold_for_all_seeds():
         state, info = run(2, setting=setting)
         assert info.loss.dtype == np.float64
         alone, _ = run(2, (4,), setting=setting)
-        assert_equal(state.alone(1), alone)
+        assert_same_bits(state.alone(1), alone)
 
 
 def test_two_work_at_a_time_and_answers_keep_their_order():

@@ -30,6 +30,7 @@ from didact.replay import ReplayConfig
 from didact.targets import DeceptiveGrid, FromFunction
 from didact.teacher import DoubleLog, TeacherReward
 
+from .._states import assert_same_bits
 from .._tabular import edge_scores, graph
 
 ENV, TARGET = Hypergrid(2, 8), DeceptiveGrid(2, 8)
@@ -66,17 +67,6 @@ def advance(setting: Experiment, state):
     reward = jax.vmap(jax.vmap(setting.target.log_reward))(x)
     log_reward = jnp.where(proposal.known[:, None], proposal.log_reward, reward)
     return proposal, x, log_reward, *tell(setting, state, proposal, log_reward)
-
-
-def assert_same_bits(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    leaves = zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True)
-    for (path, a), b in leaves:
-        assert np.array_equal(bits(a), bits(b), equal_nan=True), jax.tree_util.keystr(path)
-
-
-def bits(leaf):
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def test_ask_and_tell_are_the_steps_of_a_chunk_bit_by_bit():
