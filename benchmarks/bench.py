@@ -68,6 +68,16 @@ def memory_speed(size: float, repeats: int = 50) -> float:
     return 2 * a.nbytes / min(seconds)
 
 
+def time_chunk(
+    experiment: didact.Experiment, state: didact.TrainState, steps: int, *, capacity: int
+) -> tuple[float, didact.TrainState, didact.StepInfo]:
+    """Seconds of a chunk of steps, and what it gives."""
+    began = time.perf_counter()
+    state, info = didact.train_chunk(experiment, state, steps, capacity=capacity)
+    jax.block_until_ready(info.loss)
+    return time.perf_counter() - began, state, info
+
+
 def time_steps(
     experiment: didact.Experiment, seeds: Iterable[int], warm_up: int, steps: int
 ) -> tuple[float, float, didact.StepInfo]:
@@ -75,14 +85,9 @@ def time_steps(
     what the timed steps report.
     """
     state = didact.init(experiment, tuple(seeds))
-    began = time.perf_counter()
-    state, info = didact.train_chunk(experiment, state, warm_up, capacity=steps)
-    jax.block_until_ready(info.loss)
-    cold = time.perf_counter() - began
-    began = time.perf_counter()
-    state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
-    jax.block_until_ready(info.loss)
-    return (time.perf_counter() - began) / steps, cold, info
+    cold, state, _ = time_chunk(experiment, state, warm_up, capacity=steps)
+    seconds, _, info = time_chunk(experiment, state, steps, capacity=steps)
+    return seconds / steps, cold, info
 
 
 def machine() -> dict[str, Any]:

@@ -15,7 +15,6 @@ import gzip
 import json
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import jax
 
 import didact
-from bench import machine, matmul_peak
+from bench import machine, matmul_peak, time_chunk
 from compare import TASKS, complete, operations
 
 sys.path.append(str(Path(__file__).parent / "peers"))
@@ -78,22 +77,17 @@ def measure(name: str) -> dict[str, Any]:
     peak = matmul_peak()
     state, each = didact.init(experiment), []
     for _ in range(6):
-        began = time.perf_counter()
-        state, info = didact.train_chunk(experiment, state, STEPS, capacity=STEPS)
-        jax.block_until_ready(info.loss)
-        each.append(1e3 * (time.perf_counter() - began) / STEPS)
+        seconds, state, _ = time_chunk(experiment, state, STEPS, capacity=STEPS)
+        each.append(1e3 * seconds / STEPS)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            began = time.perf_counter()
-            state, info = didact.train_chunk(experiment, state, STEPS, capacity=STEPS)
-            jax.block_until_ready(info.loss)
-            traced = 1e3 * (time.perf_counter() - began) / STEPS
+            traced, state, info = time_chunk(experiment, state, STEPS, capacity=STEPS)
         parts = split(events(Path(folder)), STEPS)
         transitions = float(info.mean_length.mean()) * experiment.batch_size
     return {
         "task": name,
         "milliseconds": min(each[1:]),
-        "traced_milliseconds": traced,
+        "traced_milliseconds": 1e3 * traced / STEPS,
         "transitions": transitions,
         "floor_milliseconds": 1e3 * operations(task, transitions) / peak,
         "peak_gflops": peak / 1e9,

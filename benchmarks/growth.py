@@ -13,7 +13,6 @@ there were. What grows faster than they do is cost of the program's own.
 import argparse
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import didact
-from bench import machine
+from bench import machine, time_chunk
 from didact._apart import runs_apart
 from didact._experiment import traced_numbers
 from didact._train import _run_chunk
@@ -109,10 +108,8 @@ def measure(axis: Axis, value: int) -> dict[str, Any]:
     held = cast(Any, _run_chunk).lower(*arguments).compile().compiled.memory_analysis()
     milliseconds, transitions = [], 0.0
     for _ in range(1 + REPEATS):
-        began = time.perf_counter()
-        state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
-        jax.block_until_ready(info.loss)
-        milliseconds.append(1e3 * (time.perf_counter() - began) / steps)
+        seconds, state, info = time_chunk(experiment, state, steps, capacity=steps)
+        milliseconds.append(1e3 * seconds / steps)
         transitions = float(jnp.mean(info.mean_length)) * experiment.batch_size
     return {
         "value": value,
