@@ -24,7 +24,7 @@ import jax
 
 import didact
 from bench import TIMED as TIMED_ON_GRIDS
-from bench import WARM_UP, machine, matmul_peak
+from bench import WARM_UP, machine, matmul_peak, time_chunk
 from didact.presets import DIFFUSION_TASKS, diffusion, grid
 from discovery import of_strings
 
@@ -88,10 +88,8 @@ def one(row: Row) -> None:
     input()
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
-        state, info = didact.train_chunk(experiment, state, steps, capacity=steps)
-        jax.block_until_ready(info.loss)
-        seconds.append((time.perf_counter() - began) / steps)
+        spent, state, info = time_chunk(experiment, state, steps, capacity=steps)
+        seconds.append(spent / steps)
     used = jax.devices()[0].memory_stats() or {}
     result = row._asdict() | {
         "batch_size": experiment.batch_size,
