@@ -281,21 +281,24 @@ class Experiment(eqx.Module):
 
     @property
     def room_to_wait(self) -> int:
-        """Objects that may wait until the buffer merges them: a batch a step."""
+        """Objects that may wait until the buffer merges them: a batch a step, and where objects
+        drawn from it are put back, as many as are drawn at most.
+        """
         if self.replay is None or self.replay.merge_every == 1:
             return 0
-        return self.replay.merge_every * self.batch_size
+        batches = self.behaviour.widest if self.replay.refresh else 1
+        return self.replay.merge_every * self.batch_size * batches
 
     def reward_calls(self, steps: int) -> int:
         """Evaluations of log R, or of its gradient, in the first `steps` steps.
 
-        A guided network costs one for each state of a batch.
+        A guided network costs one for each state of a proposal's trajectories.
         """
         each = [turn.reward_calls for turn in self.behaviour.turns]
         networks = (self.network, self.teacher_network or self.network)
         taught = self.teacher_reward is not None
         guided = networks[0].guided or (taught and networks[1].guided)
-        states = self.environment.num_steps if guided else 0
+        states = self.behaviour.widest * self.environment.num_steps if guided else 0
         return self.batch_size * (_total(each, steps) + states * steps)
 
     def student_batches(self, steps: int) -> int:

@@ -162,24 +162,28 @@ def ask(experiment: Experiment, state: TrainState) -> Proposal:
 def tell(
     experiment: Experiment, state: TrainState, proposal: Proposal, log_reward: Float[Array, "S B"]
 ) -> tuple[TrainState, StepInfo]:
-    """Learn from a proposal and the log-rewards of its objects. Where the proposal knows them, as
+    """Learn from a proposal and the log-rewards of its `objects`. Where the proposal knows them, as
     those of replayed objects, its own are taken, whatever is given.
 
     **Errors:** `ValueError` for rewards of another shape; `FloatingPointError` as in `step`.
     """
     log_reward = jnp.asarray(log_reward)
-    if log_reward.shape != proposal.log_reward.shape:
+    wanted = (proposal.known.shape[0], experiment.batch_size)
+    if log_reward.shape not in (wanted, proposal.log_reward.shape):
         raise ValueError(
-            f"log_reward must have shape {proposal.log_reward.shape}, seeds by objects, "
-            f"got {log_reward.shape}."
+            f"log_reward must have shape {wanted}, seeds by objects, got {log_reward.shape}."
         )
     numbers = traced_numbers(experiment)
     return _sound(_joined(_by_seed(_tell_seeds, numbers, state, proposal, log_reward)))
 
 
 def objects(experiment: Experiment, proposal: Proposal) -> PyTree:
-    """The objects x that a proposal's trajectories end in, leading axes [S, B]."""
-    return jax.vmap(jax.vmap(experiment.environment.sample_of))(proposal.trajectory.terminal)
+    """The objects x that a proposal's trajectories end in, leading axes [S, B]: of one batch, after
+    which a proposal that knows its rewards may have more, and another has copies.
+    """
+    terminal = proposal.trajectory.terminal
+    own = jax.tree.map(lambda leaf: leaf[:, : experiment.batch_size], terminal)
+    return jax.vmap(jax.vmap(experiment.environment.sample_of))(own)
 
 
 def train_chunk(
@@ -260,7 +264,8 @@ def host_chunk(
             break
     if not rows:  # the shapes of a step that was not made
         proposal = eqx.filter_eval_shape(_ask, numbers, state)
-        rows = [eqx.filter_eval_shape(_tell, numbers, state, proposal, proposal.log_reward)[1]]
+        log_reward = np.zeros((state.num_seeds, experiment.batch_size))
+        rows = [eqx.filter_eval_shape(_tell, numbers, state, proposal, log_reward)[1]]
     else:
         if apart:
             _apart.use_up(state)
@@ -276,12 +281,13 @@ def _on_host(
     """
     # Also where a search has asked already, and the proposal knows them: so that they are counted.
     fresh = np.asarray(proposal.fresh)
-    log_reward = np.zeros(proposal.log_reward.shape, proposal.log_reward.dtype)
+    seeds, size = jax.tree.leaves(x)[0].shape[:2]
+    log_reward = np.zeros((seeds, size), proposal.log_reward.dtype)
     if not fresh.any():
         return log_reward, [], None
     x = jax.tree.map(lambda leaf: np.asarray(leaf)[fresh].reshape(-1, *leaf.shape[2:]), x)
     rewards = target.rewards(x)
-    log_reward[fresh] = rewards.log_reward.reshape(-1, log_reward.shape[1])
+    log_reward[fresh] = rewards.log_reward.reshape(-1, size)
     return log_reward, np.flatnonzero(fresh).tolist(), rewards
 
 
@@ -573,13 +579,24 @@ def _ask_seed(experiment, state: SeedState, number: Int[Array, ""], axis_name) -
 
 
 def _reward_seed(experiment: Experiment, proposal: Proposal) -> Float[Array, " B"]:
-    env = experiment.environment
-    x = jax.vmap(env.sample_of)(proposal.trajectory.terminal)
-    return lax.cond(
-        proposal.known,
-        lambda: proposal.log_reward,
-        lambda: jax.vmap(experiment.target.log_reward)(x),
-    )
+    def ask() -> Float[Array, " B"]:
+        x = _own_objects(experiment, proposal)
+        return _rewarded(proposal, jax.vmap(experiment.target.log_reward)(x))
+
+    return lax.cond(proposal.known, lambda: proposal.log_reward, ask)
+
+
+def _own_objects(experiment: Experiment, proposal: Proposal) -> PyTree:
+    """Those of one batch, which comes first."""
+    own = jax.tree.map(lambda leaf: leaf[: experiment.batch_size], proposal.trajectory.terminal)
+    return jax.vmap(experiment.environment.sample_of)(own)
+
+
+def _rewarded(proposal: Proposal, log_reward: Float[Array, " own"]) -> Float[Array, " B"]:
+    """The log-rewards of all trajectories of a proposal, given those of one batch."""
+    copies = proposal.log_reward.shape[0] - log_reward.shape[0]
+    every = jnp.concatenate([log_reward, jnp.broadcast_to(log_reward[:1], copies)])
+    return jnp.where(proposal.known, proposal.log_reward, every)
 
 
 def _tell_seed(
@@ -674,8 +691,19 @@ def _tell_seed(
         modes_found=None if found is None else jnp.sum(found),
         modes_found_student=None if found_student is None else jnp.sum(found_student),
         distinct=None if seen is None else seen.count,
-        mean_length=jnp.mean(jnp.sum(proposal.trajectory.mask, axis=1)),
+        mean_length=_mean_length(experiment, proposal),
         skipped=skipped,
+    )
+
+
+def _mean_length(experiment: Experiment, proposal: Proposal) -> Float[Array, ""]:
+    """Of the trajectories, not counting the copies that only make a batch larger."""
+    length = jnp.sum(proposal.trajectory.mask, axis=1)
+    own = jnp.mean(length[: experiment.batch_size])
+    return (
+        own
+        if experiment.behaviour.widest == 1
+        else jnp.where(proposal.fresh, own, jnp.mean(length))
     )
 
 
@@ -704,8 +732,8 @@ def _settle(
     if state.chains is None or experiment.chains is None or proposal.log_ratio is None:
         return state.chains
     key, _ = _exploring_keys(state, number)
-    x = jax.vmap(experiment.environment.sample_of)(proposal.trajectory.terminal)
-    return experiment.chains.settle(state.chains, key, x, log_reward, proposal.log_ratio)
+    x, own = _own_objects(experiment, proposal), slice(experiment.batch_size)
+    return experiment.chains.settle(state.chains, key, x, log_reward[own], proposal.log_ratio[own])
 
 
 def _shares(
@@ -827,9 +855,8 @@ def _collect(
             kept = _of_no_weight(proposal, ~finite)
         buffer = _remember(experiment, state, kept, x, log_reward, output, priority)
         agents = _agents(experiment, eqx.tree_at(lambda s: s.replay, state, buffer))
-        replayed = FromReplay()(
-            agents, key, jnp.asarray(0), experiment.batch_size, axis_name=axis_name
-        )
+        size = proposal.weight.shape[0]
+        replayed = FromReplay()(agents, key, jnp.asarray(0), size, axis_name=axis_name)
         return buffer, replayed, replayed.log_reward
 
     buffer, proposal, log_reward = lax.cond(
@@ -895,6 +922,8 @@ def _remember(
         keep = keep & ~proposal.by_student
 
     batch = (x, log_reward, priority, keep)
+    if not config.refresh:  # what is new is of one batch
+        batch = jax.tree.map(lambda leaf: leaf[: experiment.batch_size], batch)
     waiting = state.replay.waiting
     if (0 if waiting is None else waiting.keep.shape[0]) != experiment.room_to_wait:
         raise ValueError(
@@ -941,10 +970,10 @@ def _ask(experiment: Experiment, state: TrainState) -> Proposal:
 
 
 def _tell(experiment, state: TrainState, proposal, log_reward):
-    log_reward = jnp.where(proposal.known[:, None], proposal.log_reward, log_reward)
     seeds, info = _over_seeds(
         lambda seed, proposal, log_reward, axis_name: _tell_seed(
-            experiment, seed, state.step, proposal, log_reward, axis_name
+            *(experiment, seed, state.step, proposal),
+            *(_rewarded(proposal, log_reward), axis_name),
         ),
         state.seeds,
         proposal,

@@ -139,7 +139,7 @@ def _examine_seed(
     if known is None:
         log_reward = _train._reward_seed(experiment, proposal)
     else:
-        log_reward = jnp.where(proposal.known, proposal.log_reward, known)
+        log_reward = _train._rewarded(proposal, known)
     asked = jax.vmap(env.sample_of)(proposal.trajectory.terminal), log_reward
     batches: list[Batch] = []
 

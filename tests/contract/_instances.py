@@ -214,6 +214,7 @@ DISCRETE_BEHAVIOURS = {
     "local-search": LocalSearch(OnPolicy(), depth=2, rounds=3),
     "local-search-greedy": LocalSearch(FromReplay(), depth=4, rounds=1, greedy=True),
     "cycle": Cycle((OnPolicy(), FromReplay(), FromTeacher(), FromReplay())),
+    "cycle-of-sizes": Cycle((OnPolicy(), FromReplay(3), Collect(FromTeacher()))),
     "uniform": FromUniform(),
     "chains": FromChains(depth=3),
     "thompson": Thompson(),

@@ -145,6 +145,8 @@ def test_what_each_turn_costs_and_promises():
     assert OnPolicy(epsilon=0.1).turns == OnPolicy(temperature=2.0).turns == (Turn("student"),)
     assert FromTeacher().turns == (Turn("teacher"),)
     assert FromReplay().turns == (Turn("replay", 0),)
+    assert FromReplay(3).turns == (Turn("replay", 0, batches=3),)
+    assert BEHAVIOURS["cycle-of-sizes"].widest == 3
     assert FromSamples().turns == (Turn("samples"),)
     assert Collect(own).turns == (Turn("student", collects=True),)
     assert MALA(own, 10, 5).turns == (Turn("search", 13),)
@@ -198,6 +200,13 @@ def test_a_cycle_takes_turns_by_the_number_of_the_step(key):
         assert eqx.tree_equal(proposal, expected)
 
 
+def test_several_batches_of_the_buffer_are_a_larger_one(key):
+    step = jnp.asarray(0)
+    several = propose(FromReplay(3), agents(0), key, step)
+    large = _behaviour.propose(FromReplay(), agents(0), key, step, 3 * BATCH)
+    assert eqx.tree_equal(several, large)
+
+
 def test_float64_is_used_throughout_where_it_is_switched_on(key):
     """The cycle has a branch of every kind, and all must agree."""
     behaviour = BEHAVIOURS["cycle"]
@@ -239,6 +248,9 @@ def test_a_behaviour_says_what_it_lacks(key):
         (lambda: Collect(FromReplay()), r"FromReplay\(\)"),
         (lambda: MALA(Cycle((OnPolicy(), FromReplay()))), "inside Collect or a Cycle"),
         (lambda: MALA(Collect(OnPolicy())), "inside Collect"),
+        (lambda: LocalSearch(FromReplay(2)), "one batch, got one of 2"),
+        (lambda: MALA(FromReplay(2)), "one batch, got one of 2"),
+        (lambda: FromReplay(0), "batches must be >= 1"),
         (lambda: MALA(OnPolicy(), 0, 0), "num_steps must be >= 1"),
         (lambda: MALA(OnPolicy(), 5, 5), "burn_in must be below num_steps"),
         (lambda: MALA(OnPolicy(), 5, -1), "burn_in must be >= 0"),

@@ -129,7 +129,7 @@ def small(target: didact.targets.Target, steps: int = 204) -> didact.Experiment:
     return didact.Experiment(
         ENV,
         target,
-        behaviour=Cycle((OnPolicy(0.3), FromReplay())),
+        behaviour=Cycle((OnPolicy(0.3), FromReplay(2))),
         replay=ReplayConfig(32, "reward"),
         network=MLPConfig(width=8, depth=1),
         batch_size=4,

@@ -234,7 +234,38 @@ class LearnsFromNothing(Buffer):
         return super().replayed(agents, x, log_reward, jnp.ones_like(real))
 
 
+class Sizes(Strings):
+    """Every other batch is twice as large, and the others are made so."""
+
+    spare_weight: float = 0.0
+    shift: int = 0
+
+    @property
+    def turns(self):
+        return (Turn("search"), Turn("search", batches=2))
+
+    def __call__(self, agents, key, step, batch_size, *, axis_name=None):
+        x = self.draw(key, step, 2 * batch_size)
+        spare = (jnp.arange(2 * batch_size) >= batch_size) & (step % 2 == 0)
+        first = (x[:1] + self.shift) % ENV.num_symbols
+        x = jnp.where(spare[:, None], first, x)
+        return self.propose(x, agents, weight=jnp.where(spare, self.spare_weight, 1.0))
+
+
+class LearnsFromCopies(Sizes):
+    """What only makes a batch larger is learned from."""
+
+    spare_weight: float = 0.5
+
+
+class OthersInPlaceOfCopies(Sizes):
+    """What makes a batch larger are trajectories that nobody asked for."""
+
+    shift: int = 1
+
+
 KEYS = "each key is used once"
+COPIES = "after its own trajectories a proposal has copies of the first, of weight 0"
 PATHS = "trajectories are paths of the environment"
 
 
@@ -264,6 +295,8 @@ FAULTS = [
     (SaysItIsOnPolicy, "a turn that is on_policy has the law of the Student's trajectories"),
     (OtherUnderVmap, "under vmap each seed gets what it would alone"),
     (NotFromTheBuffer, "a batch of the buffer holds its objects"),
+    (LearnsFromCopies, COPIES),
+    (OthersInPlaceOfCopies, COPIES),
     (LearnsFromNothing, "while the buffer is empty, its batches have weight 0"),
 ]
 
@@ -287,7 +320,7 @@ def test_a_planted_fault_is_found(kind, law, key):
     assert law in first
 
 
-@pytest.mark.parametrize("kind", [Strings, Buffer])
+@pytest.mark.parametrize("kind", [Strings, Buffer, Sizes])
 def test_what_has_no_fault_passes(kind, key):
     assert KEYS in " ".join(check_behaviour(kind(), agents(), key=key, batch_size=BATCH).laws)
 

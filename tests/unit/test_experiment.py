@@ -86,8 +86,9 @@ def test_impossible_networks_are_refused(settings):
             [0, 1, 2, 2, 2, 3],
         ),
         (TAUGHT, [0, 16, 16, 32, 32, 48], [0, 1, 1, 1, 1, 2]),
+        (Cycle((OnPolicy(), FromReplay(4))), [0, 16, 16, 32, 32, 48], [0, 1, 1, 2, 2, 3]),
     ],
-    ids=["on-policy", "replay", "teacher", "teacher-replay"],
+    ids=["on-policy", "replay", "teacher", "teacher-replay", "more-of-replay"],
 )
 def test_counts_of_reward_calls_and_of_the_students_own_batches(behaviour, calls, own):
     experiment = Experiment(**GRID, behaviour=behaviour, teacher_reward=DoubleLog(), replay=BUFFER)

@@ -64,8 +64,7 @@ def advance(setting: Experiment, state):
     """One step by ask and tell, with the rewards that a user would compute."""
     proposal = ask(setting, state)
     x = objects(setting, proposal)
-    reward = jax.vmap(jax.vmap(setting.target.log_reward))(x)
-    log_reward = jnp.where(proposal.known[:, None], proposal.log_reward, reward)
+    log_reward = jax.vmap(jax.vmap(setting.target.log_reward))(x)
     return proposal, x, log_reward, *tell(setting, state, proposal, log_reward)
 
 
@@ -85,6 +84,33 @@ def test_ask_and_tell_are_the_steps_of_a_chunk_bit_by_bit():
     # And in two chunks it is the same.
     half, _ = train_chunk(setting, init(setting, SEEDS), 3, capacity=10)
     assert_same_bits(train_chunk(setting, half, 5, capacity=10)[0], by_hand)
+
+
+def test_several_batches_of_the_buffer_leave_new_ones_as_they_are():
+    """The copies that make a new batch as large change it by rounding at most, and nobody is asked
+    for their rewards. From the buffer a step learns of all objects alike.
+    """
+    plain = experiment(refresh=True)
+    wide = dataclasses.replace(plain, behaviour=Cycle((*ROUND[::2], FromReplay(3))))
+    first = [advance(setting, init(setting, SEEDS)) for setting in (plain, wide)]
+    proposal, x, *_, state, _ = first[1]
+    np.testing.assert_array_equal(proposal.weight, [[1] * 8 + [0] * 16] * 2)
+    assert x.shape == (2, 8, 2)
+    after = [jax.tree.leaves(eqx.filter(step[3:], _is_number)) for step in first]
+    for a, b in zip(*after, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+    *_, before, _ = advance(wide, state)
+    proposal, *_, state, info = advance(wide, before)
+    np.testing.assert_array_equal(proposal.weight, np.ones((2, 24)))
+    delta, _ = residuals(wide, before, proposal, proposal.log_reward)
+    np.testing.assert_allclose(info.loss[0], np.mean(delta**2), rtol=1e-4)
+    assert_same_bits(tell(wide, before, proposal, proposal.log_reward)[0], state)
+    assert_same_bits(train_chunk(wide, init(wide, SEEDS), 3, capacity=10)[0], state)
+
+
+def _is_number(leaf) -> bool:
+    return eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def test_batches_wait_for_each_other_and_are_merged_by_the_step():

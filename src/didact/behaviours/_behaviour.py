@@ -4,6 +4,7 @@ import abc
 from typing import Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -40,7 +41,8 @@ class Proposal(eqx.Module):
 
     `fresh`: its objects are new, not drawn from the buffer. `known`: `log_reward` holds their
     reward, which otherwise must be asked for. `by_student`: drawn by the Student's own policy.
-    `weight` 0 leaves a trajectory out. `collect`: its objects are put into the buffer, and what
+    `weight` 0 leaves a trajectory out: where another behaviour's batches are larger, copies of the
+    first that make this one as large. `collect`: its objects are put into the buffer, and what
     is learned from is a batch of the buffer. `log_ratio`: where chains may move to these objects,
     the log-probability of the way back minus that of the way there; -inf where they may not, None
     where there are no chains.
@@ -64,13 +66,15 @@ class Turn(NamedTuple):
 
     `source`: who makes the batch; `reward_calls`: evaluations of log R, or of its gradient, for
     each of its objects; `on_policy`: whether it has the law of the Student's own trajectories;
-    `collects`: whether it is to be collected into the buffer.
+    `collects`: whether it is to be collected into the buffer; `batches`: so many times the objects
+    of a batch.
     """
 
     source: Source
     reward_calls: int = 1
     on_policy: bool = False
     collects: bool = False
+    batches: int = 1
 
 
 class Behaviour(eqx.Module):
@@ -85,6 +89,11 @@ class Behaviour(eqx.Module):
     def pattern(self) -> tuple[Source, ...]:
         """Who makes the batch at each step of the schedule."""
         return tuple(turn.source for turn in self.turns)
+
+    @property
+    def widest(self) -> int:
+        """Batches of the largest turn: each proposal has so many times the trajectories of one."""
+        return max(turn.batches for turn in self.turns)
 
     @abc.abstractmethod
     def __call__(
@@ -104,6 +113,31 @@ class Behaviour(eqx.Module):
 def at_rest(agents: Agents, batch_size: int) -> Float[Array, " B"] | None:
     """The `log_ratio` of a batch to which no chain may move."""
     return None if agents.chains is None else jnp.full(batch_size, -jnp.inf)
+
+
+def require_single(name: str, inner: Behaviour, instead: str) -> None:
+    """`ValueError` unless a behaviour makes a single batch, in the same way at every step."""
+    if len(inner.turns) != 1 or inner.turns[0].collects:
+        raise ValueError(f"{name} takes a single behaviour: {instead}.")
+    if inner.widest != 1:
+        raise ValueError(f"{name} takes a behaviour of one batch, got one of {inner.widest}.")
+
+
+def widened(proposal: Proposal, size: int) -> Proposal:
+    """A proposal of `size` trajectories: those after its own are copies of the first, of no weight.
+
+    Copies have finite scores wherever the first has, and equal states are computed once.
+    """
+    own = proposal.weight.shape[0]
+    if own == size:
+        return proposal
+
+    def more(leaf: Array) -> Array:
+        copies = jnp.broadcast_to(leaf[:1], (size - own, *leaf.shape[1:]))
+        return jnp.concatenate([leaf, copies])
+
+    wide = jax.tree.map(lambda leaf: more(leaf) if leaf.ndim else leaf, proposal)
+    return eqx.tree_at(lambda p: p.weight, wide, wide.weight.at[own:].set(0))
 
 
 def propose_forward(agents: Agents, trajectory: Trajectory, *, by_student: bool) -> Proposal:

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from ._behaviour import Agents, Behaviour, Proposal, Turn
+from ._behaviour import Agents, Behaviour, Proposal, Turn, require_single
 
 
 class Collect(Behaviour):
@@ -18,10 +18,9 @@ class Collect(Behaviour):
     inner: Behaviour
 
     def __check_init__(self):
-        if len(self.inner.turns) != 1 or self.inner.turns[0].collects:
-            raise ValueError("Collect takes a single behaviour: put it inside a Cycle instead.")
-        if self.inner.turns[0].reward_calls == 0:
+        if any(turn.reward_calls == 0 for turn in self.inner.turns):
             raise ValueError("Collect would collect what the buffer holds: use FromReplay().")
+        require_single("Collect", self.inner, "put it inside a Cycle instead")
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from ._behaviour import Agents, Behaviour, Proposal, Turn
+from ._behaviour import Agents, Behaviour, Proposal, Turn, widened
 
 
 class Cycle(Behaviour):
@@ -15,7 +15,8 @@ class Cycle(Behaviour):
     Cycle((OnPolicy(), FromReplay(), FromTeacher(), FromReplay()))
     ```
 
-    Equal behaviours are kept, and compiled, once.
+    Equal behaviours are kept, and compiled, once. All proposals are as large as the largest: after
+    their own trajectories smaller ones have copies of no weight.
     """
 
     distinct: tuple[Behaviour, ...]
@@ -58,11 +59,13 @@ class Cycle(Behaviour):
         """The batch of the behaviour whose turn it is."""
         # Targets may hold functions, which are no operands of a branch.
         arrays, rest = eqx.partition(agents, eqx.is_array)
+        size = self.widest * batch_size
 
         def branch(behaviour: Behaviour):
             def propose(arrays, key):
                 agents = eqx.combine(arrays, rest)
-                return behaviour(agents, key, step, batch_size, axis_name=axis_name)
+                proposal = behaviour(agents, key, step, batch_size, axis_name=axis_name)
+                return widened(proposal, size)
 
             return propose
 

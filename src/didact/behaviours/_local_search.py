@@ -12,7 +12,7 @@ from .._checks import require
 from .._sampler import Sampler
 from .._types import Sample
 from ._back_and_forth import Move, choose
-from ._behaviour import Agents, Behaviour, Proposal, Turn, propose_backward
+from ._behaviour import Agents, Behaviour, Proposal, Turn, propose_backward, require_single
 
 _Objects = tuple[Sample, Float[Array, " C"]]
 """Of a batch of chains, and their log R."""
@@ -48,8 +48,7 @@ class LocalSearch(Behaviour):
     random_depth: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        if len(self.inner.turns) != 1 or self.inner.turns[0].collects:
-            raise ValueError("LocalSearch takes a single behaviour: put it inside a Cycle instead.")
+        require_single("LocalSearch", self.inner, "put it inside a Cycle instead")
         require("depth", self.depth, at_least=1)
         require("rounds", self.rounds, at_least=1)
 

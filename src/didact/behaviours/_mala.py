@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._checks import require
 from .._types import Sample, Target
-from ._behaviour import Agents, Behaviour, Proposal, Turn, propose_backward
+from ._behaviour import Agents, Behaviour, Proposal, Turn, propose_backward, require_single
 
 
 class MALA(Behaviour):
@@ -32,8 +32,7 @@ class MALA(Behaviour):
     acceptance: float = 0.574
 
     def __check_init__(self):
-        if len(self.inner.turns) != 1 or self.inner.turns[0].collects:
-            raise ValueError("MALA takes a single behaviour: put it inside Collect or a Cycle.")
+        require_single("MALA", self.inner, "put it inside Collect or a Cycle")
         require("num_steps", self.num_steps, at_least=1)
         require("burn_in", self.burn_in, at_least=0)
         require("step_size", self.step_size, above=0)

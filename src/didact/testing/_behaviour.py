@@ -30,6 +30,7 @@ SAYS = "a proposal says where it comes from, as its turn does"
 KNOWN = "rewards that are known are log R of the objects"
 HELD = "a batch of the buffer holds its objects, with their rewards"
 EMPTY = "while the buffer is empty, its batches have weight 0"
+COPIES = "after its own trajectories a proposal has copies of the first, of weight 0"
 SAME = "the same key gives the same batch"
 KEYS = "each key is used once: batches of different keys differ, and so do trajectories of one"
 ALONE = "under vmap each seed gets what it would alone"
@@ -51,6 +52,8 @@ def check_behaviour(
     r"""Check the laws of a `didact.behaviours.Behaviour`.
 
     - `turns` name who makes the batches, and each proposal says the same of itself.
+    - Its trajectories are as many as a batch has, or the multiple that its turn says. Where another
+      turn has more it has as many: after its own come copies of the first, with weight 0.
     - Its trajectories are paths of the environment: from the initial state to a terminal one along
       allowed edges that `backward_step` undoes, padded at one end.
     - Where rewards are `known` they are log R of the objects. A batch of the buffer holds objects
@@ -93,14 +96,17 @@ def check_behaviour(
                 propose(behaviour, agents, key, jnp.asarray(step), batch_size)
                 for step, key in zip(steps, keys, strict=True)
             ]
-        _check_form(ledger, agents, batches[0], batch_size)
+        _check_form(ledger, agents, batches[0], batch_size * behaviour.widest)
         made = [turns[step % len(turns)] for step in steps]
         for step, turn, batch in zip(steps, made, batches, strict=True):
+            _check_copies(ledger, turn, batch, batch_size, f"At step {step}")
+        batches = [_own(batch, turn, batch_size) for turn, batch in zip(made, batches, strict=True)]
+        for step, turn, batch in zip(steps, made, batches, strict=True):
             _check_batch(ledger, agents, turn, batch, f"At step {step}")
-        _check_keys(ledger, behaviour, agents, batches, keys, first_step)
+        _check_keys(ledger, behaviour, agents, batches, keys, first_step, batch_size)
         for i, (step, turn) in enumerate(zip(steps, made[: len(turns)], strict=False)):
             pair = keys[jnp.asarray([i, i - 1])]
-            _check_alone(ledger, behaviour, agents, batches[i], pair, step)
+            _check_alone(ledger, behaviour, agents, batches[i], pair, step, batch_size)
             if turn.source == "replay":
                 _check_empty(ledger, behaviour, agents, keys[i], step, batch_size)
             if turn.on_policy:
@@ -204,6 +210,27 @@ def propose_all(
         return behaviour(mine, key, step, batch_size, axis_name="seed")
 
     return jax.vmap(one, axis_name="seed")(arrays, keys)
+
+
+def _own(batch: Any, turn: Turn, batch_size: int, axis: int = 0) -> Any:
+    """A proposal without what makes it as large as another turn's."""
+    own = (slice(None),) * axis + (slice(turn.batches * batch_size),)
+    return jax.tree.map(lambda leaf: leaf[own] if leaf.ndim > axis else leaf, batch)
+
+
+def _check_copies(ledger: Ledger, turn: Turn, batch: Any, batch_size: int, when: str) -> None:
+    own = turn.batches * batch_size
+    weight = np.asarray(batch.weight)[own:]
+    fault = f"{when} trajectory {own} and later ones have weight, the turn being {turn}."
+    ledger.holds(COPIES, fault if np.any(weight != 0) else None)
+    parts = (batch.trajectory, batch.log_reward)
+    same = all(np.all(leaf[own:] == leaf[:1]) for leaf in map(np.asarray, jax.tree.leaves(parts)))
+    fault = f"{when} trajectory {own} and later ones differ from the first, the turn being {turn}."
+    ledger.holds(COPIES, None if same else fault)
+
+
+def _turn_at(behaviour: Behaviour, step: int) -> Turn:
+    return behaviour.turns[step % len(behaviour.turns)]
 
 
 def _another_seed(agents: Agents) -> Agents:
@@ -329,14 +356,18 @@ def _check_keys(
     batches: list[Any],
     keys: Array,
     first_step: int,
+    batch_size: int,
 ) -> None:
-    batch_size = batches[0].trajectory.mask.shape[0]
-    number = jnp.asarray(first_step)
-    again = propose(behaviour, agents, keys[0], number, batch_size)
+    number, turn = jnp.asarray(first_step), _turn_at(behaviour, first_step)
+
+    def again_with(key: PRNGKeyArray) -> Any:
+        return _own(propose(behaviour, agents, key, number, batch_size), turn, batch_size)
+
+    again = again_with(keys[0])
     same = bool(eqx.tree_equal(again, batches[0]))
     ledger.holds(SAME, None if same else f"It gives two for one key at step {first_step}.")
     paths = [_paths(batch.trajectory) for batch in batches]
-    other = propose(behaviour, agents, keys[1], number, batch_size)
+    other = again_with(keys[1])
     # Of eight different trajectories none comes again by chance, in this order.
     if len(set(paths[0])) < min(8, batch_size // 2):
         many = agents.replay is not None and int(agents.replay.size) >= 8
@@ -349,34 +380,41 @@ def _check_keys(
     for step, (one, following) in enumerate(itertools.pairwise(paths), first_step):
         fault = f"Steps {step} and {step + 1} have the same batch, though their keys differ."
         ledger.holds(KEYS, fault if one == following else None)
-    half = batch_size // 2
     for step, path in enumerate(paths, first_step):
+        half = len(path) // 2
         if len(set(path[:half])) >= min(8, half):
             fault = f"At step {step} the first half of the batch is the second half."
             ledger.holds(KEYS, fault if path[:half] == path[half : 2 * half] else None)
 
 
 def _check_alone(
-    ledger: Ledger, behaviour: Behaviour, agents: Agents, batch: Any, keys: Array, step: int
+    ledger: Ledger,
+    behaviour: Behaviour,
+    agents: Agents,
+    batch: Any,
+    keys: Array,
+    step: int,
+    batch_size: int,
 ) -> None:
     """`batch` is that of the first of two keys."""
-    batch_size = batch.trajectory.mask.shape[0]
-    number, second = jnp.asarray(step), _another_seed(agents)
+    number, second, turn = jnp.asarray(step), _another_seed(agents), _turn_at(behaviour, step)
     together = propose_all(behaviour, (agents, second), keys, number, batch_size)
-    other = propose(behaviour, second, keys[1], number, batch_size)
+    together = _own(together, turn, batch_size, axis=1)
+    other = _own(propose(behaviour, second, keys[1], number, batch_size), turn, batch_size)
+    size = turn.batches * batch_size
     for seed, alone in enumerate((batch, other)):
         mine = jax.tree.map(lambda leaf, seed=seed: leaf[seed], together)
-        different = np.zeros(batch_size, bool)
+        different = np.zeros(size, bool)
         for one, wanted in zip(_contents(mine), _contents(alone), strict=True):
             off = np.abs(one - wanted) > 1e-3 * np.maximum(np.abs(wanted), 1)
-            different |= np.any(off.reshape(batch_size, -1), axis=1)
+            different |= np.any(off.reshape(size, -1), axis=1)
         fault = fault_at(
             different,
             lambda b, seed=seed: f"At step {step} of seed {seed}, trajectory {b} is another",
             "trajectories",
         )
         # Products of batches add up in another order, which can turn one comparison.
-        ledger.holds(ALONE, fault if different.sum() > batch_size // 8 else None)
+        ledger.holds(ALONE, fault if different.sum() > size // 8 else None)
 
 
 def _contents(batch: Any) -> list[np.ndarray]:
@@ -439,6 +477,7 @@ def _check_on_policy(
     ends, weights = [], []
     for pair in keys.reshape(-1, 2):
         batch = propose_all(behaviour, (agents, agents), pair, jnp.asarray(step), batch_size)
+        batch = _own(batch, _turn_at(behaviour, step), batch_size, axis=1)
         ends.append(np.asarray(_numbers(env, batch.trajectory)).ravel())
         weights.append(np.asarray(batch.weight, np.float64).ravel())
     _check_ends(ledger, np.concatenate(ends), np.concatenate(weights), law / law.sum())
