@@ -110,13 +110,28 @@ def replay_more(times: int) -> Change:
 
     def change(experiment: didact.Experiment) -> didact.Experiment:
         assert isinstance(experiment.behaviour, Cycle)
-        turns = [turn for turn in experiment.behaviour.behaviours if turn != FromReplay()]
-        more = (FromReplay(),) * (2 * times - 1)
-        cycle = Cycle(tuple(each for turn in turns for each in (turn, *more)))
+        turns = experiment.behaviour.behaviours
+        replayed = next(turn for turn in turns if isinstance(turn, FromReplay))
+        fresh = [turn for turn in turns if not isinstance(turn, FromReplay)]
+        more = (replayed,) * (2 * times - 1)
+        cycle = Cycle(tuple(each for turn in fresh for each in (turn, *more)))
         optimiser = replace(experiment.optimiser, decay_steps=times * experiment.steps)
         return replace(
             experiment, behaviour=cycle, steps=times * experiment.steps, optimiser=optimiser
         )
+
+    return change
+
+
+def replay_larger(batches: int) -> Change:
+    """Another number of batches of the buffer in each step that learns from it."""
+
+    def change(experiment: didact.Experiment) -> didact.Experiment:
+        assert isinstance(experiment.behaviour, Cycle)
+        turns = experiment.behaviour.behaviours
+        larger = FromReplay(batches)
+        cycle = Cycle(tuple(larger if isinstance(turn, FromReplay) else turn for turn in turns))
+        return replace(experiment, behaviour=cycle)
 
     return change
 
@@ -149,6 +164,12 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     **{f"teacher-per, alpha {a:g}": ("teacher-per", (mixing(a),)) for a in (0.5, 1)},
     "tb, DB": ("tb", (detailed,)),
     "tb-prt, DB": ("tb-prt", (detailed,)),
+    **{f"didact, {n} x 16 from replay": ("didact", (replay_larger(n),)) for n in (1, 8)},
+    "tb-prt, 4 x 16 from replay": ("tb-prt", (replay_larger(4),)),
+    "tb-prt, 4 x 16 from replay, rate 0.003, cosine": (
+        "tb-prt",
+        (replay_larger(4), rate, cosine),
+    ),
     "didact, twice the steps": ("didact", (replay_more(2),)),
     "didact, four times the steps": ("didact", (replay_more(4),)),
 }

@@ -86,6 +86,7 @@ def test_our_own_method_replays_by_reward_and_lets_a_teacher_look_everywhere():
     assert experiment.teacher_reward == OneSided(floor=0.15 / 64_125)
     sources = [turn.source for turn in experiment.behaviour.turns]
     assert sources == ["student", "replay", "student", "replay", "teacher", *sources[1:4]]
+    assert [turn.batches for turn in experiment.behaviour.turns] == [1, 4] * 4
     assert experiment.steps == published.steps
     assert experiment.reward_calls(experiment.steps) == 96_000
     optimiser = experiment.optimiser

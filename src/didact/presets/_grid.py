@@ -14,6 +14,9 @@ from ._exploration import EXPLORATION_PRESETS, UNEXPLORED, Parts, explore
 _MOST_REPLAYED = 1_000_000
 _FLOOR = 0.15
 """Of the Teacher's reward, all objects together, as a share of the Student's Ẑ."""
+_REPLAYED = 4
+"""Batches of the buffer in a step that learns from it. With 8 the Student hardens around what has
+been seen before all is: it finds later."""
 GRID_PRESETS = {
     "tb": "trajectory balance, on-policy",
     "eps": "trajectory balance with 1 % uniform actions",
@@ -103,9 +106,10 @@ def _own(own: OnPolicy, by_teacher: FromTeacher, num_objects: int, steps: int) -
     """What our own method changes of replay by reward. A high rate that falls holds the most of
     what has been found, and ends the search early; so one new batch in four is a Teacher's, whose
     reward has a floor: while the Student misses what has been seen, it goes there, and the less is
-    missed, the more evenly it looks everywhere.
+    missed, the more evenly it looks everywhere. What is replayed costs no rewards, so a step takes
+    more of it: what is held in the end is held more exactly.
     """
-    replayed = FromReplay()
+    replayed = FromReplay(_REPLAYED)
     return {
         "behaviour": Cycle((own, replayed, own, replayed, by_teacher, replayed, own, replayed)),
         "teacher_reward": OneSided(floor=_FLOOR / num_objects),
