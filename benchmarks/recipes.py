@@ -36,6 +36,11 @@ def cosine(experiment: didact.Experiment) -> didact.Experiment:
     return replace(experiment, optimiser=optimiser)
 
 
+def faster(experiment: didact.Experiment) -> didact.Experiment:
+    """A learning rate of 0.005."""
+    return replace(experiment, optimiser=replace(experiment.optimiser, learning_rate=5e-3))
+
+
 def rate(experiment: didact.Experiment) -> didact.Experiment:
     """A learning rate of 0.003."""
     return replace(experiment, optimiser=replace(experiment.optimiser, learning_rate=3e-3))
@@ -158,13 +163,21 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     ),
     "teacher-per, rate 0.003, cosine": ("teacher-per", (rate, cosine)),
     "didact": ("didact", ()),
-    "didact, its Teacher everywhere alike": ("didact", (everywhere,)),
-    "didact, its Teacher without a floor": ("didact", (missed_alone,)),
+    "didact, rate 0.005": ("didact", (faster,)),
+    **{f"didact, {n} x 16 from replay": ("didact", (replay_larger(n),)) for n in (1, 8)},
+    **{
+        f"didact, {name}, 1 x 16 from replay": ("didact", (replay_larger(1), change))
+        for name, change in (
+            ("its Teacher everywhere alike", everywhere),
+            ("its Teacher without a floor", missed_alone),
+            ("twice the steps", replay_more(2)),
+            ("four times the steps", replay_more(4)),
+        )
+    },
     **{f"teacher-per, C {c:g}": ("teacher-per", (asymmetry(c),)) for c in (0, 9, 19, 99)},
     **{f"teacher-per, alpha {a:g}": ("teacher-per", (mixing(a),)) for a in (0.5, 1)},
     "tb, DB": ("tb", (detailed,)),
     "tb-prt, DB": ("tb-prt", (detailed,)),
-    **{f"didact, {n} x 16 from replay": ("didact", (replay_larger(n),)) for n in (1, 8)},
     "tb-prt, 4 x 16 from replay": ("tb-prt", (replay_larger(4),)),
     "tb-prt, 4 x 16 from replay, rate 0.003, cosine": (
         "tb-prt",

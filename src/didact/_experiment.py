@@ -191,6 +191,8 @@ class Experiment(eqx.Module):
                 "The schedule asks for exact samples, which a "
                 f"{type(self.target).__name__} has not."
             )
+        if any(turn.batches != 1 and turn.reward_calls for turn in turns):
+            raise ValueError("A turn that asks for rewards has one batch: let its batches be 1.")
         if self.replay is None:
             if any(turn.source == "replay" or turn.collects for turn in turns):
                 raise ValueError("The schedule asks a buffer: give the Experiment a replay.")

@@ -700,11 +700,7 @@ def _mean_length(experiment: Experiment, proposal: Proposal) -> Float[Array, ""]
     """Of the trajectories, not counting the copies that only make a batch larger."""
     length = jnp.sum(proposal.trajectory.mask, axis=1)
     own = jnp.mean(length[: experiment.batch_size])
-    return (
-        own
-        if experiment.behaviour.widest == 1
-        else jnp.where(proposal.fresh, own, jnp.mean(length))
-    )
+    return jnp.where(proposal.fresh, own, jnp.mean(length))
 
 
 def _learning_keys(state: SeedState, number: Int[Array, ""]) -> Key[Array, " 2"]:

@@ -235,21 +235,26 @@ class LearnsFromNothing(Buffer):
 
 
 class Sizes(Strings):
-    """Every other batch is twice as large, and the others are made so."""
+    """In turn a batch, which is made as large as the next, and two batches of the buffer."""
 
     spare_weight: float = 0.0
     shift: int = 0
 
     @property
     def turns(self):
-        return (Turn("search"), Turn("search", batches=2))
+        return (Turn("search"), Turn("replay", reward_calls=0, batches=2))
 
     def __call__(self, agents, key, step, batch_size, *, axis_name=None):
-        x = self.draw(key, step, 2 * batch_size)
-        spare = (jnp.arange(2 * batch_size) >= batch_size) & (step % 2 == 0)
-        first = (x[:1] + self.shift) % ENV.num_symbols
-        x = jnp.where(spare[:, None], first, x)
-        return self.propose(x, agents, weight=jnp.where(spare, self.spare_weight, 1.0))
+        new, fresh = self.draw(key, step, batch_size), step % 2 == 0
+        copies = jnp.tile((new[:1] + self.shift) % ENV.num_symbols, (batch_size, 1))
+        old, _, real = replay.sample(agents.replay, key, 2 * batch_size, agents.draw)
+        weight = jnp.repeat(jnp.asarray([1.0, self.spare_weight]), batch_size)
+        return self.propose(
+            jnp.where(fresh, jnp.concatenate([new, copies]), old),
+            agents,
+            weight=jnp.where(fresh, weight, real),
+            fresh=fresh,
+        )
 
 
 class LearnsFromCopies(Sizes):
@@ -262,6 +267,17 @@ class OthersInPlaceOfCopies(Sizes):
     """What makes a batch larger are trajectories that nobody asked for."""
 
     shift: int = 1
+
+
+class AsksForMore(Strings):
+    """New objects for two batches, of which only one would get its rewards."""
+
+    @property
+    def turns(self):
+        return (Turn("search", batches=2),)
+
+    def draw(self, key, step, batch_size):
+        return super().draw(key, step, 2 * batch_size)
 
 
 KEYS = "each key is used once"
@@ -295,6 +311,7 @@ FAULTS = [
     (SaysItIsOnPolicy, "a turn that is on_policy has the law of the Student's trajectories"),
     (OtherUnderVmap, "under vmap each seed gets what it would alone"),
     (NotFromTheBuffer, "a batch of the buffer holds its objects"),
+    (AsksForMore, "turns say who makes each batch"),
     (LearnsFromCopies, COPIES),
     (OthersInPlaceOfCopies, COPIES),
     (LearnsFromNothing, "while the buffer is empty, its batches have weight 0"),

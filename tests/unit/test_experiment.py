@@ -10,7 +10,7 @@ import pytest
 
 from didact._config import require_types
 from didact._experiment import Experiment, OptimiserConfig, traced_numbers
-from didact.behaviours import Collect, Cycle, FromReplay, FromTeacher, OnPolicy
+from didact.behaviours import Collect, Cycle, FromReplay, FromTeacher, OnPolicy, Turn
 from didact.environments import Hypergrid
 from didact.networks import MLPConfig
 from didact.objectives import VarGrad
@@ -19,6 +19,16 @@ from didact.targets import DeceptiveGrid, FromFunction
 from didact.teacher import DoubleLog
 
 GRID = {"environment": Hypergrid(2, 4), "target": DeceptiveGrid(2, 4)}
+
+
+class Larger(OnPolicy):
+    """Of two batches, which asks for rewards."""
+
+    @property
+    def turns(self):
+        return (Turn("student", batches=2),)
+
+
 TAUGHT = Cycle((OnPolicy(), FromReplay(), FromTeacher(), FromReplay()))
 BUFFER = ReplayConfig(64)
 
@@ -40,6 +50,7 @@ BUFFER = ReplayConfig(64)
             {"replay": ReplayConfig(64, merge_every=2), "behaviour": Collect(OnPolicy())},
             "cannot wait: let merge_every be 1",
         ),
+        ({"behaviour": Larger()}, "asks for rewards has one batch"),
         ({"replay": ReplayConfig(64, "teacher")}, "give the Experiment a teacher_reward"),
         ({"target": DeceptiveGrid(4, 4)}, "environment has dim 2, the target 4: give both"),
         ({"target": DeceptiveGrid(2, 5)}, "environment has side 4, the target 5: give both"),

@@ -67,7 +67,7 @@ class Turn(NamedTuple):
     `source`: who makes the batch; `reward_calls`: evaluations of log R, or of its gradient, for
     each of its objects; `on_policy`: whether it has the law of the Student's own trajectories;
     `collects`: whether it is to be collected into the buffer; `batches`: so many times the objects
-    of a batch.
+    of a batch, which those without reward calls may have.
     """
 
     source: Source

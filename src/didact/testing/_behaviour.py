@@ -168,6 +168,10 @@ def _check_turns(ledger: Ledger, behaviour: Behaviour) -> tuple[Turn, ...]:
         ledger.holds(TURNS, None if turn.source in get_args(Source) else fault)
         fault = f"Turn {step} is on_policy, and its source is {turn.source!r}."
         ledger.holds(TURNS, fault if turn.on_policy and turn.source != "student" else None)
+        fault = (
+            f"Turn {step} has new objects for {turn.batches} batches: only old ones may be more."
+        )
+        ledger.holds(TURNS, fault if turn.batches != 1 and turn.reward_calls else None)
     return turns
 
 
