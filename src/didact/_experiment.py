@@ -191,18 +191,23 @@ class Experiment(eqx.Module):
                 "The schedule asks for exact samples, which a "
                 f"{type(self.target).__name__} has not."
             )
-        if any(turn.batches != 1 and turn.reward_calls for turn in turns):
-            raise ValueError("A turn that asks for rewards has one batch: let its batches be 1.")
+        for turn in turns:
+            require("batches", turn.batches, at_least=1)
+            if turn.batches != 1 and (turn.source != "replay" or turn.reward_calls):
+                raise ValueError(
+                    "Only a turn of the buffer may have several batches: let those of "
+                    f"{turn.source!r} be 1."
+                )
         if self.replay is None:
             if any(turn.source == "replay" or turn.collects for turn in turns):
                 raise ValueError("The schedule asks a buffer: give the Experiment a replay.")
             return
         if sources[0] == "replay":
             raise ValueError("The schedule must not begin with replay: the buffer is empty then.")
-        if self.replay.capacity < self.batch_size:
+        if self.replay.capacity < self._added:
             raise ValueError(
-                f"The buffer must hold a batch: capacity {self.replay.capacity} is below "
-                f"batch_size {self.batch_size}."
+                f"The buffer must hold what a step adds to it or refreshes: capacity "
+                f"{self.replay.capacity} is below {self._added}."
             )
         if self.replay.merge_every > 1 and any(turn.collects for turn in turns):
             raise ValueError(
@@ -283,24 +288,29 @@ class Experiment(eqx.Module):
 
     @property
     def room_to_wait(self) -> int:
-        """Objects that may wait until the buffer merges them: a batch a step, and where objects
-        drawn from it are put back, as many as are drawn at most.
-        """
+        """Objects that may wait until the buffer merges them: those of so many steps."""
         if self.replay is None or self.replay.merge_every == 1:
             return 0
-        batches = self.behaviour.widest if self.replay.refresh else 1
-        return self.replay.merge_every * self.batch_size * batches
+        return self.replay.merge_every * self._added
+
+    @property
+    def _added(self) -> int:
+        """Objects that a step may put into the buffer: new ones of a batch, or all that it has
+        drawn, where these are refreshed.
+        """
+        refreshes = self.replay is not None and self.replay.refresh
+        return self.batch_size * (self.behaviour.most_batches if refreshes else 1)
 
     def reward_calls(self, steps: int) -> int:
         """Evaluations of log R, or of its gradient, in the first `steps` steps.
 
-        A guided network costs one for each state of a proposal's trajectories.
+        A guided network costs one for each state of a proposal, copies among them.
         """
         each = [turn.reward_calls for turn in self.behaviour.turns]
         networks = (self.network, self.teacher_network or self.network)
         taught = self.teacher_reward is not None
         guided = networks[0].guided or (taught and networks[1].guided)
-        states = self.behaviour.widest * self.environment.num_steps if guided else 0
+        states = self.behaviour.most_batches * self.environment.num_steps if guided else 0
         return self.batch_size * (_total(each, steps) + states * steps)
 
     def student_batches(self, steps: int) -> int:

@@ -37,7 +37,7 @@ from ._sampler import (
 from ._seen import Seen
 from ._sharding import num_shards, require_even
 from ._types import EnumerableEnvironment, Objective, ObjectiveOutput, Target, Trajectory
-from .behaviours import Agents, Chains, FromReplay, Proposal
+from .behaviours import Agents, Chains, FromReplay, Proposal, widened
 from .networks import Ensemble, NetworkConfig
 from .replay import Replay, UniformDraw
 from .targets import HostReward, HostRewards
@@ -163,16 +163,18 @@ def tell(
     experiment: Experiment, state: TrainState, proposal: Proposal, log_reward: Float[Array, "S B"]
 ) -> tuple[TrainState, StepInfo]:
     """Learn from a proposal and the log-rewards of its `objects`. Where the proposal knows them, as
-    those of replayed objects, its own are taken, whatever is given.
+    those of replayed objects, its own are taken, whatever is given: `proposal.log_reward` will do.
 
     **Errors:** `ValueError` for rewards of another shape; `FloatingPointError` as in `step`.
     """
     log_reward = jnp.asarray(log_reward)
-    wanted = (proposal.known.shape[0], experiment.batch_size)
+    own = experiment.batch_size
+    wanted = (proposal.known.shape[0], own)
     if log_reward.shape not in (wanted, proposal.log_reward.shape):
         raise ValueError(
             f"log_reward must have shape {wanted}, seeds by objects, got {log_reward.shape}."
         )
+    log_reward = log_reward[:, :own]  # of the rest nobody asks
     numbers = traced_numbers(experiment)
     return _sound(_joined(_by_seed(_tell_seeds, numbers, state, proposal, log_reward)))
 
@@ -573,15 +575,20 @@ def _agents(experiment: Experiment, state: SeedState) -> Agents:
 def _ask_seed(experiment, state: SeedState, number: Int[Array, ""], axis_name) -> Proposal:
     # Keys depend on the number of the step alone: a resumed run draws what it would have.
     key = jax.random.fold_in(state.key, number)
-    return experiment.behaviour(
-        _agents(experiment, state), key, number, experiment.batch_size, axis_name=axis_name
-    )
+    behaviour, batch_size = experiment.behaviour, experiment.batch_size
+    proposal = behaviour(_agents(experiment, state), key, number, batch_size, axis_name=axis_name)
+    size, wanted = proposal.weight.shape[0], behaviour.most_batches * batch_size
+    if size != wanted:
+        raise ValueError(
+            f"{type(behaviour).__name__} proposes {size} trajectories where its turns say {wanted}."
+        )
+    return proposal
 
 
 def _reward_seed(experiment: Experiment, proposal: Proposal) -> Float[Array, " B"]:
     def ask() -> Float[Array, " B"]:
         x = _own_objects(experiment, proposal)
-        return _rewarded(proposal, jax.vmap(experiment.target.log_reward)(x))
+        return _with_copies(proposal, jax.vmap(experiment.target.log_reward)(x))
 
     return lax.cond(proposal.known, lambda: proposal.log_reward, ask)
 
@@ -594,9 +601,12 @@ def _own_objects(experiment: Experiment, proposal: Proposal) -> PyTree:
 
 def _rewarded(proposal: Proposal, log_reward: Float[Array, " own"]) -> Float[Array, " B"]:
     """The log-rewards of all trajectories of a proposal, given those of one batch."""
+    return jnp.where(proposal.known, proposal.log_reward, _with_copies(proposal, log_reward))
+
+
+def _with_copies(proposal: Proposal, log_reward: Float[Array, " own"]) -> Float[Array, " B"]:
     copies = proposal.log_reward.shape[0] - log_reward.shape[0]
-    every = jnp.concatenate([log_reward, jnp.broadcast_to(log_reward[:1], copies)])
-    return jnp.where(proposal.known, proposal.log_reward, every)
+    return jnp.concatenate([log_reward, jnp.broadcast_to(log_reward[:1], copies)])
 
 
 def _tell_seed(
@@ -691,16 +701,15 @@ def _tell_seed(
         modes_found=None if found is None else jnp.sum(found),
         modes_found_student=None if found_student is None else jnp.sum(found_student),
         distinct=None if seen is None else seen.count,
-        mean_length=_mean_length(experiment, proposal),
+        mean_length=_mean_length(proposal.trajectory.mask, weight),
         skipped=skipped,
     )
 
 
-def _mean_length(experiment: Experiment, proposal: Proposal) -> Float[Array, ""]:
-    """Of the trajectories, not counting the copies that only make a batch larger."""
-    length = jnp.sum(proposal.trajectory.mask, axis=1)
-    own = jnp.mean(length[: experiment.batch_size])
-    return jnp.where(proposal.fresh, own, jnp.mean(length))
+def _mean_length(mask: Bool[Array, "B T"], weight: Float[Array, " B"]) -> Float[Array, ""]:
+    """Of the trajectories that count, or of all, where none does."""
+    counts = (weight > 0) | ~jnp.any(weight > 0)
+    return jnp.mean(jnp.sum(mask, axis=1), where=counts)
 
 
 def _learning_keys(state: SeedState, number: Int[Array, ""]) -> Key[Array, " 2"]:
@@ -851,8 +860,10 @@ def _collect(
             kept = _of_no_weight(proposal, ~finite)
         buffer = _remember(experiment, state, kept, x, log_reward, output, priority)
         agents = _agents(experiment, eqx.tree_at(lambda s: s.replay, state, buffer))
-        size = proposal.weight.shape[0]
-        replayed = FromReplay()(agents, key, jnp.asarray(0), size, axis_name=axis_name)
+        replayed = FromReplay()(
+            agents, key, jnp.asarray(0), experiment.batch_size, axis_name=axis_name
+        )
+        replayed = widened(replayed, proposal.weight.shape[0])
         return buffer, replayed, replayed.log_reward
 
     buffer, proposal, log_reward = lax.cond(
@@ -923,8 +934,8 @@ def _remember(
     waiting = state.replay.waiting
     if (0 if waiting is None else waiting.keep.shape[0]) != experiment.room_to_wait:
         raise ValueError(
-            "The state's buffer is of an experiment with another merge_every or batch_size: begin "
-            "with init(experiment)."
+            "The state's buffer is of an experiment with another merge_every or batch_size, or "
+            "that refreshes more or less: begin with init(experiment)."
         )
     if waiting is None:
         put, held = replay_buffer.add, state.replay

@@ -146,7 +146,7 @@ def test_what_each_turn_costs_and_promises():
     assert FromTeacher().turns == (Turn("teacher"),)
     assert FromReplay().turns == (Turn("replay", 0),)
     assert FromReplay(3).turns == (Turn("replay", 0, batches=3),)
-    assert BEHAVIOURS["cycle-of-sizes"].widest == 3
+    assert BEHAVIOURS["cycle-of-sizes"].most_batches == 3
     assert FromSamples().turns == (Turn("samples"),)
     assert Collect(own).turns == (Turn("student", collects=True),)
     assert MALA(own, 10, 5).turns == (Turn("search", 13),)

@@ -44,13 +44,20 @@ BUFFER = ReplayConfig(64)
             {"behaviour": Cycle((FromReplay(), OnPolicy())), "replay": BUFFER},
             "must not begin with replay",
         ),
-        ({"replay": ReplayConfig(15)}, "capacity 15 is below batch_size 16"),
+        ({"replay": ReplayConfig(15)}, "capacity 15 is below 16"),
         ({"replay": ReplayConfig(64, merge_every=5)}, "capacity 64 is below 80"),
+        (
+            {
+                "replay": ReplayConfig(63, refresh=True),
+                "behaviour": Cycle((OnPolicy(), FromReplay(4))),
+            },
+            "capacity 63 is below 64",
+        ),
         (
             {"replay": ReplayConfig(64, merge_every=2), "behaviour": Collect(OnPolicy())},
             "cannot wait: let merge_every be 1",
         ),
-        ({"behaviour": Larger()}, "asks for rewards has one batch"),
+        ({"behaviour": Larger()}, "Only a turn of the buffer may have several"),
         ({"replay": ReplayConfig(64, "teacher")}, "give the Experiment a teacher_reward"),
         ({"target": DeceptiveGrid(4, 4)}, "environment has dim 2, the target 4: give both"),
         ({"target": DeceptiveGrid(2, 5)}, "environment has side 4, the target 5: give both"),

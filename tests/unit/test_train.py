@@ -14,6 +14,7 @@ from didact._experiment import Experiment, OptimiserConfig, traced_numbers
 from didact._train import (
     NON_FINITE_REWARD,
     NON_FINITE_TEACHER,
+    _mean_length,
     _run_chunk,
     ask,
     init,
@@ -22,9 +23,19 @@ from didact._train import (
     tell,
     train_chunk,
 )
-from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
+from didact.behaviours import (
+    ChainsConfig,
+    Collect,
+    Cycle,
+    FromChains,
+    FromReplay,
+    FromTeacher,
+    OnPolicy,
+    Thompson,
+)
 from didact.environments import Brownian, Diffusion, Hypergrid
-from didact.networks import DiffusionMLPConfig, MLPConfig
+from didact.networks import BootstrappedConfig, DiffusionMLPConfig, MLPConfig
+from didact.novelty import RND
 from didact.objectives import DB, TB, SubTB, VarGrad
 from didact.replay import ReplayConfig
 from didact.targets import DeceptiveGrid, FromFunction
@@ -86,27 +97,102 @@ def test_ask_and_tell_are_the_steps_of_a_chunk_bit_by_bit():
     assert_same_bits(train_chunk(setting, half, 5, capacity=10)[0], by_hand)
 
 
-def test_several_batches_of_the_buffer_leave_new_ones_as_they_are():
-    """The copies that make a new batch as large change it by rounding at most, and nobody is asked
-    for their rewards. From the buffer a step learns of all objects alike.
-    """
-    plain = experiment(refresh=True)
-    wide = dataclasses.replace(plain, behaviour=Cycle((*ROUND[::2], FromReplay(3))))
-    first = [advance(setting, init(setting, SEEDS)) for setting in (plain, wide)]
-    proposal, x, *_, state, _ = first[1]
-    np.testing.assert_array_equal(proposal.weight, [[1] * 8 + [0] * 16] * 2)
-    assert x.shape == (2, 8, 2)
-    after = [jax.tree.leaves(eqx.filter(step[3:], _is_number)) for step in first]
-    for a, b in zip(*after, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+OTHERS = {
+    "teacher": {"behaviour": Cycle((*ROUND[:3], FromReplay(3)))},
+    "collect": {"behaviour": Cycle((Collect(OnPolicy()), OnPolicy(), OnPolicy(), FromReplay(3)))},
+    "chains": {
+        "behaviour": Cycle((FromChains(depth=2), FromReplay(), FromChains(depth=2), FromReplay(3))),
+        "chains": ChainsConfig(),
+        "teacher_reward": None,
+        "replay": ReplayConfig(24, "reward"),
+    },
+    "novelty": {"novelty": RND(width=4), "behaviour": Cycle((*ROUND[:3], FromReplay(3)))},
+    "bootstrap": {
+        "network": BootstrappedConfig(width=8, depth=1, members=3),
+        "behaviour": Cycle((Thompson(), FromReplay(), Thompson(), FromReplay(3))),
+        "bootstrap": 1.0,
+        "teacher_reward": None,
+        "replay": ReplayConfig(24, "reward"),
+    },
+}
 
-    *_, before, _ = advance(wide, state)
-    proposal, *_, state, info = advance(wide, before)
+
+@pytest.mark.parametrize(
+    "other", ["teacher", *(pytest.param(k, marks=pytest.mark.slow) for k in list(OTHERS)[1:])]
+)
+def test_several_batches_of_the_buffer_leave_the_others_as_they_are(other):
+    """The copies that make a batch as large change what is learned from it by rounding at most, and
+    nothing of what is counted and kept, and nobody is asked for their rewards.
+    """
+    wide = dataclasses.replace(experiment(), **OTHERS[other])
+    first, replayed, second, _ = wide.behaviour.behaviours
+    plain = dataclasses.replace(wide, behaviour=Cycle((first, replayed, second, replayed)))
+    states = [init(setting, SEEDS) for setting in (plain, wide)]
+    for _ in range(3):
+        steps = [advance(*both) for both in zip((plain, wide), states, strict=True)]
+        proposal, x, *_ = steps[1]
+        np.testing.assert_array_equal(proposal.weight, [[1] * 8 + [0] * 16] * 2)
+        assert x.shape == (2, 8, 2)
+        after = [jax.tree.leaves(eqx.filter(step[3:], _is_number)) for step in steps]
+        for a, b in zip(*after, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+        states = [step[3] for step in steps]
+
+
+def test_a_step_learns_from_all_batches_of_the_buffer():
+    """The loss is the mean over them, and all of them wait to be refreshed."""
+    setting = dataclasses.replace(
+        experiment("reward", refresh=True),
+        behaviour=Cycle((OnPolicy(), FromTeacher(), FromReplay(3))),
+        replay=ReplayConfig(96, "reward", refresh=True, merge_every=2),
+        steps=10_000,
+    )
+    before = train_chunk(setting, init(setting, SEEDS), 2, capacity=10)[0]
+    proposal, x, _, state, info = advance(setting, before)
     np.testing.assert_array_equal(proposal.weight, np.ones((2, 24)))
-    delta, _ = residuals(wide, before, proposal, proposal.log_reward)
+    assert x.shape == (2, 8, 2)
+    delta, _ = residuals(setting, before, proposal, proposal.log_reward)
     np.testing.assert_allclose(info.loss[0], np.mean(delta**2), rtol=1e-4)
-    assert_same_bits(tell(wide, before, proposal, proposal.log_reward)[0], state)
-    assert_same_bits(train_chunk(wide, init(wide, SEEDS), 3, capacity=10)[0], state)
+    assert_same_bits(tell(setting, before, proposal, proposal.log_reward)[0], state)
+    assert_same_bits(train_chunk(setting, init(setting, SEEDS), 3, capacity=10)[0], state)
+
+
+def test_what_waits_to_be_refreshed_is_of_all_batches():
+    setting = dataclasses.replace(
+        small(),
+        behaviour=Cycle((OnPolicy(), FromReplay(3))),
+        replay=ReplayConfig(96, "reward", refresh=True, merge_every=3),
+        steps=60,
+    )
+    assert setting.room_to_wait == 72
+    before = train_chunk(setting, init(setting, [3]), 27, capacity=60)[0]
+    proposal, *_, state, _ = advance(setting, before)
+    assert not proposal.fresh[0]
+    waiting = state.seeds.replay.waiting
+    assert int(waiting.count[0]) == 24
+    x = jax.vmap(setting.environment.sample_of)(
+        jax.tree.map(lambda leaf: leaf[0], proposal.trajectory.terminal)
+    )
+    np.testing.assert_array_equal(waiting.x[0, :24], x)
+
+
+class Generous(OnPolicy):
+    """Of more trajectories than were asked for."""
+
+    def __call__(self, agents, key, step, batch_size, *, axis_name=None):
+        return super().__call__(agents, key, step, 2 * batch_size, axis_name=axis_name)
+
+
+def test_more_or_fewer_trajectories_than_the_turns_say_are_refused():
+    setting = dataclasses.replace(small(), behaviour=Generous())
+    with pytest.raises(ValueError, match="Generous proposes 16 trajectories where its turns say 8"):
+        step(setting, init(setting, SEEDS))
+
+
+def test_the_mean_length_is_of_the_trajectories_that_count():
+    mask = jnp.arange(4) < jnp.asarray([1, 4, 2])[:, None]
+    assert _mean_length(mask, jnp.asarray([1.0, 1.0, 0.0])) == 2.5
+    assert _mean_length(mask, jnp.zeros(3)) == pytest.approx(7 / 3)
 
 
 def _is_number(leaf) -> bool:

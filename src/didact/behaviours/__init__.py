@@ -5,6 +5,7 @@ from ._behaviour import Behaviour as Behaviour
 from ._behaviour import Chains as Chains
 from ._behaviour import Proposal as Proposal
 from ._behaviour import Turn as Turn
+from ._behaviour import widened as widened
 from ._chains import ChainRun as ChainRun
 from ._chains import ChainsConfig as ChainsConfig
 from ._chains import FromChains as FromChains
@@ -44,4 +45,5 @@ __all__ = [
     "run_chains",
     "run_mala",
     "uniform_sampler",
+    "widened",
 ]

@@ -67,7 +67,7 @@ class Turn(NamedTuple):
     `source`: who makes the batch; `reward_calls`: evaluations of log R, or of its gradient, for
     each of its objects; `on_policy`: whether it has the law of the Student's own trajectories;
     `collects`: whether it is to be collected into the buffer; `batches`: so many times the objects
-    of a batch, which those without reward calls may have.
+    of a batch, which a turn of the buffer may have.
     """
 
     source: Source
@@ -91,7 +91,7 @@ class Behaviour(eqx.Module):
         return tuple(turn.source for turn in self.turns)
 
     @property
-    def widest(self) -> int:
+    def most_batches(self) -> int:
         """Batches of the largest turn: each proposal has so many times the trajectories of one."""
         return max(turn.batches for turn in self.turns)
 
@@ -119,14 +119,18 @@ def require_single(name: str, inner: Behaviour, instead: str) -> None:
     """`ValueError` unless a behaviour makes a single batch, in the same way at every step."""
     if len(inner.turns) != 1 or inner.turns[0].collects:
         raise ValueError(f"{name} takes a single behaviour: {instead}.")
-    if inner.widest != 1:
-        raise ValueError(f"{name} takes a behaviour of one batch, got one of {inner.widest}.")
+    if inner.most_batches != 1:
+        raise ValueError(
+            f"{name} takes a behaviour of one batch, got one of {inner.most_batches}: let its "
+            "batches be 1."
+        )
 
 
 def widened(proposal: Proposal, size: int) -> Proposal:
-    """A proposal of `size` trajectories: those after its own are copies of the first, of no weight.
+    """A proposal of `size` trajectories: those after its own are copies of the first, of weight 0.
 
-    Copies have finite scores wherever the first has, and equal states are computed once.
+    So behaviours of different `batches` can take turns. Where states are made of integers a network
+    computes equal ones once, so that copies cost little.
     """
     own = proposal.weight.shape[0]
     if own == size:

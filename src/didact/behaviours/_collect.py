@@ -18,7 +18,7 @@ class Collect(Behaviour):
     inner: Behaviour
 
     def __check_init__(self):
-        if any(turn.reward_calls == 0 for turn in self.inner.turns):
+        if len(self.inner.turns) == 1 and self.inner.turns[0].reward_calls == 0:
             raise ValueError("Collect would collect what the buffer holds: use FromReplay().")
         require_single("Collect", self.inner, "put it inside a Cycle instead")
 

@@ -59,7 +59,7 @@ class Cycle(Behaviour):
         """The batch of the behaviour whose turn it is."""
         # Targets may hold functions, which are no operands of a branch.
         arrays, rest = eqx.partition(agents, eqx.is_array)
-        size = self.widest * batch_size
+        size = self.most_batches * batch_size
 
         def branch(behaviour: Behaviour):
             def propose(arrays, key):

@@ -14,8 +14,8 @@ class FromReplay(Behaviour):
     """Objects from the buffer, as likely as its `didact.replay.ReplayConfig` says, with
     trajectories drawn anew from the Student's P_B.
 
-    **Arguments:** `batches` >= 1: a step learns from the objects of so many batches, which costs no
-    rewards and takes noise from the gradient.
+    **Arguments:** `batches` >= 1: a step learns from the objects of so many batches, which takes
+    noise from the gradient and costs no rewards, but those that a guided network asks for.
     """
 
     batches: int = eqx.field(static=True, default=1)
