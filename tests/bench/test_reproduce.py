@@ -114,7 +114,6 @@ def test_the_plan_is_shown_and_not_trained(tmp_path: Path, monkeypatch: pytest.M
     assert [[cell.strip() for cell in row] for row in rows] == [
         ["grid-4x16", "tb", "2", "6,000", "96,000"],
         ["grid-4x16", "tb-prt", "2", "12,000", "96,000"],
-        ["grid-4x16", "teacher", "2", "6,000", "96,000"],
         ["grid-4x16", "teacher-per", "2", "12,000", "96,000"],
         ["grid-4x16", "didact", "2", "12,000", "96,000"],
     ]
