@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # What `make demo` trains. With an existing run in the folder, the same command resumes it.
-DEMO := train grid --preset didact --dim 2 --side 64 --steps 8000 --out runs/demo
+DEMO := train grid --preset didact --dim 2 --side 64 --steps 5000 --out runs/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint bench docs clean
