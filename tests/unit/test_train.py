@@ -142,23 +142,6 @@ def test_several_batches_of_the_buffer_leave_the_others_as_they_are(other):
 def test_a_step_learns_from_all_batches_of_the_buffer():
     """The loss is the mean over them, and all of them wait to be refreshed."""
     setting = dataclasses.replace(
-        experiment("reward", refresh=True),
-        behaviour=Cycle((OnPolicy(), FromTeacher(), FromReplay(3))),
-        replay=ReplayConfig(96, "reward", refresh=True, merge_every=2),
-        steps=10_000,
-    )
-    before = train_chunk(setting, init(setting, SEEDS), 2, capacity=10)[0]
-    proposal, x, _, state, info = advance(setting, before)
-    np.testing.assert_array_equal(proposal.weight, np.ones((2, 24)))
-    assert x.shape == (2, 8, 2)
-    delta, _ = residuals(setting, before, proposal, proposal.log_reward)
-    np.testing.assert_allclose(info.loss[0], np.mean(delta**2), rtol=1e-4)
-    assert_same_bits(tell(setting, before, proposal, proposal.log_reward)[0], state)
-    assert_same_bits(train_chunk(setting, init(setting, SEEDS), 3, capacity=10)[0], state)
-
-
-def test_what_waits_to_be_refreshed_is_of_all_batches():
-    setting = dataclasses.replace(
         small(),
         behaviour=Cycle((OnPolicy(), FromReplay(3))),
         replay=ReplayConfig(96, "reward", refresh=True, merge_every=3),
@@ -166,14 +149,17 @@ def test_what_waits_to_be_refreshed_is_of_all_batches():
     )
     assert setting.room_to_wait == 72
     before = train_chunk(setting, init(setting, [3]), 27, capacity=60)[0]
-    proposal, *_, state, _ = advance(setting, before)
-    assert not proposal.fresh[0]
+    proposal, x, _, state, info = advance(setting, before)
+    np.testing.assert_array_equal(proposal.weight, np.ones((1, 24)))
+    assert x.shape == (1, 8, 2)
+    delta, _ = residuals(setting, before, proposal, proposal.log_reward)
+    np.testing.assert_allclose(info.loss[0], np.mean(delta**2), rtol=1e-4)
     waiting = state.seeds.replay.waiting
     assert int(waiting.count[0]) == 24
-    x = jax.vmap(setting.environment.sample_of)(
-        jax.tree.map(lambda leaf: leaf[0], proposal.trajectory.terminal)
-    )
-    np.testing.assert_array_equal(waiting.x[0, :24], x)
+    terminal = jax.tree.map(lambda leaf: leaf[0], proposal.trajectory.terminal)
+    np.testing.assert_array_equal(waiting.x[0, :24], jax.vmap(ENV.sample_of)(terminal))
+    assert_same_bits(tell(setting, before, proposal, proposal.log_reward)[0], state)
+    assert_same_bits(train_chunk(setting, init(setting, [3]), 28, capacity=60)[0], state)
 
 
 class Generous(OnPolicy):
