@@ -36,14 +36,13 @@ def cosine(experiment: didact.Experiment) -> didact.Experiment:
     return replace(experiment, optimiser=optimiser)
 
 
-def faster(experiment: didact.Experiment) -> didact.Experiment:
-    """A learning rate of 0.005."""
-    return replace(experiment, optimiser=replace(experiment.optimiser, learning_rate=5e-3))
+def rate(value: float) -> Change:
+    """Another learning rate."""
 
+    def change(experiment: didact.Experiment) -> didact.Experiment:
+        return replace(experiment, optimiser=replace(experiment.optimiser, learning_rate=value))
 
-def rate(experiment: didact.Experiment) -> didact.Experiment:
-    """A learning rate of 0.003."""
-    return replace(experiment, optimiser=replace(experiment.optimiser, learning_rate=3e-3))
+    return change
 
 
 def order(priority: Priority) -> Change:
@@ -144,26 +143,29 @@ def replay_larger(batches: int) -> Change:
 RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "tb-prt, cosine": ("tb-prt", (cosine,)),
     "tb-prt, a tenth at the end": ("tb-prt-late", ()),
-    "tb-prt, rate 0.003, cosine": ("tb-prt", (rate, cosine)),
-    "tb-prt, 5 % uniform actions, rate 0.003, cosine": ("tb-prt", (uniform, rate, cosine)),
+    "tb-prt, rate 0.003, cosine": ("tb-prt", (rate(3e-3), cosine)),
+    "tb-prt, 5 % uniform actions, rate 0.003, cosine": ("tb-prt", (uniform, rate(3e-3), cosine)),
     "one-sided, cosine": ("one-sided", (cosine,)),
     "one-sided, by reward, cosine": ("one-sided", (order("reward"), cosine)),
     "one-sided, by reward, cosine, twice the steps": (
         "one-sided",
         (order("reward"), replay_more(2), cosine),
     ),
-    "one-sided, by reward, rate 0.003, cosine": ("one-sided", (order("reward"), rate, cosine)),
+    "one-sided, by reward, rate 0.003, cosine": (
+        "one-sided",
+        (order("reward"), rate(3e-3), cosine),
+    ),
     "one-sided, by reward, log Z from the Student, rate 0.003, cosine": (
         "one-sided",
-        (order("reward"), from_student, rate, cosine),
+        (order("reward"), from_student, rate(3e-3), cosine),
     ),
     "one-sided in one batch of four, by reward, rate 0.003, cosine": (
         "one-sided",
-        (order("reward"), seldom, rate, cosine),
+        (order("reward"), seldom, rate(3e-3), cosine),
     ),
-    "teacher-per, rate 0.003, cosine": ("teacher-per", (rate, cosine)),
+    "teacher-per, rate 0.003, cosine": ("teacher-per", (rate(3e-3), cosine)),
     "didact": ("didact", ()),
-    "didact, rate 0.005": ("didact", (faster,)),
+    "didact, rate 0.005": ("didact", (rate(5e-3),)),
     **{f"didact, {n} x 16 from replay": ("didact", (replay_larger(n),)) for n in (1, 8)},
     **{
         f"didact, {name}, 1 x 16 from replay": ("didact", (replay_larger(1), change))
@@ -181,7 +183,7 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "tb-prt, 4 x 16 from replay": ("tb-prt", (replay_larger(4),)),
     "tb-prt, 4 x 16 from replay, rate 0.003, cosine": (
         "tb-prt",
-        (replay_larger(4), rate, cosine),
+        (replay_larger(4), rate(3e-3), cosine),
     ),
     "didact, twice the steps": ("didact", (replay_more(2),)),
     "didact, four times the steps": ("didact", (replay_more(4),)),

@@ -38,6 +38,7 @@ from ._seen import Seen
 from ._sharding import num_shards, require_even
 from ._types import EnumerableEnvironment, Objective, ObjectiveOutput, Target, Trajectory
 from .behaviours import Agents, Chains, FromReplay, Proposal, widened
+from .behaviours._behaviour import with_copies
 from .networks import Ensemble, NetworkConfig
 from .replay import Replay, UniformDraw
 from .targets import HostReward, HostRewards
@@ -183,9 +184,7 @@ def objects(experiment: Experiment, proposal: Proposal) -> PyTree:
     """The objects x that a proposal's trajectories end in, leading axes [S, B]: of one batch, after
     which a proposal that knows its rewards may have more, and another has copies.
     """
-    terminal = proposal.trajectory.terminal
-    own = jax.tree.map(lambda leaf: leaf[:, : experiment.batch_size], terminal)
-    return jax.vmap(jax.vmap(experiment.environment.sample_of))(own)
+    return jax.vmap(functools.partial(_own_objects, experiment))(proposal)
 
 
 def train_chunk(
@@ -588,7 +587,7 @@ def _ask_seed(experiment, state: SeedState, number: Int[Array, ""], axis_name) -
 def _reward_seed(experiment: Experiment, proposal: Proposal) -> Float[Array, " B"]:
     def ask() -> Float[Array, " B"]:
         x = _own_objects(experiment, proposal)
-        return _with_copies(proposal, jax.vmap(experiment.target.log_reward)(x))
+        return with_copies(jax.vmap(experiment.target.log_reward)(x), len(proposal.log_reward))
 
     return lax.cond(proposal.known, lambda: proposal.log_reward, ask)
 
@@ -601,12 +600,8 @@ def _own_objects(experiment: Experiment, proposal: Proposal) -> PyTree:
 
 def _rewarded(proposal: Proposal, log_reward: Float[Array, " own"]) -> Float[Array, " B"]:
     """The log-rewards of all trajectories of a proposal, given those of one batch."""
-    return jnp.where(proposal.known, proposal.log_reward, _with_copies(proposal, log_reward))
-
-
-def _with_copies(proposal: Proposal, log_reward: Float[Array, " own"]) -> Float[Array, " B"]:
-    copies = proposal.log_reward.shape[0] - log_reward.shape[0]
-    return jnp.concatenate([log_reward, jnp.broadcast_to(log_reward[:1], copies)])
+    every = with_copies(log_reward, len(proposal.log_reward))
+    return jnp.where(proposal.known, proposal.log_reward, every)
 
 
 def _tell_seed(

@@ -135,13 +135,14 @@ def widened(proposal: Proposal, size: int) -> Proposal:
     own = proposal.weight.shape[0]
     if own == size:
         return proposal
-
-    def more(leaf: Array) -> Array:
-        copies = jnp.broadcast_to(leaf[:1], (size - own, *leaf.shape[1:]))
-        return jnp.concatenate([leaf, copies])
-
-    wide = jax.tree.map(lambda leaf: more(leaf) if leaf.ndim else leaf, proposal)
+    wide = jax.tree.map(lambda leaf: with_copies(leaf, size) if leaf.ndim else leaf, proposal)
     return eqx.tree_at(lambda p: p.weight, wide, wide.weight.at[own:].set(0))
+
+
+def with_copies(leaf: Array, size: int) -> Array:
+    """An array of `size` rows: those after its own are copies of the first."""
+    copies = jnp.broadcast_to(leaf[:1], (size - leaf.shape[0], *leaf.shape[1:]))
+    return jnp.concatenate([leaf, copies])
 
 
 def propose_forward(agents: Agents, trajectory: Trajectory, *, by_student: bool) -> Proposal:

@@ -97,7 +97,7 @@ def check_behaviour(
                 for step, key in zip(steps, keys, strict=True)
             ]
         _check_form(ledger, agents, batches[0], batch_size * behaviour.most_batches)
-        made = [turns[step % len(turns)] for step in steps]
+        made = [_turn_at(behaviour, step) for step in steps]
         for step, turn, batch in zip(steps, made, batches, strict=True):
             _check_copies(ledger, turn, batch, batch_size, f"At step {step}")
         batches = [_own(batch, turn, batch_size) for turn, batch in zip(made, batches, strict=True)]
