@@ -172,8 +172,8 @@ def judge(
     for i, seed in enumerate(seeds):
         student = state.student(i)
         if reason is None:
-            drawn = draw_statistics(student, target, seed=seed, n=num_draws)
-            verdict, _ = _judge_exactly(student, experiment)
+            verdict, law = _judge_exactly(student, experiment)
+            drawn = draw_statistics(student, target, seed=seed, n=num_draws, law=law)
             # Where both say something, what is exact counts, and has no error.
             verdict = drawn | verdict | {"elbo_standard_error": 0.0}
         else:

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 import didact
-from didact.metrics import empirical, evaluate_by_samples, exact, mode_statistics
+from didact.metrics import (
+    draw_statistics,
+    empirical,
+    evaluate_by_samples,
+    exact,
+    mode_statistics,
+)
 from didact.targets import DeceptiveGrid
 
 from .._tabular import graph, optimal_sampler
@@ -50,6 +56,49 @@ def test_held_and_recall_are_about_those_of_the_exact_law(sampler: didact.Sample
     assert found["mode_mass_recall"] == pytest.approx(recall, rel=0.05)
     assert found["mode_mass_recall_high"] - found["mode_mass_recall_low"] < 0.1 * recall
     assert 0 < found["mode_ess"] < 1
+
+
+def test_draws_of_the_exact_law_have_that_law(sampler: didact.Sampler) -> None:
+    """Each count beside the one that is expected, and none where nothing can be."""
+    env, n = EXPERIMENT.environment, 200_000
+    law = exact.terminal_law(env, exact.policy_table(sampler)).copy()
+    law[5] = 0.0
+    x = exact.objects(env, law, jax.random.key(4), n)
+    counts = np.bincount(np.asarray(empirical.terminal_numbers(env, x)), minlength=len(law))
+    assert counts.sum() == n
+    assert counts[5] == 0
+    p = np.delete(law, 5) / law.sum()
+    z = (np.delete(counts, 5) - n * p) / np.sqrt(n * p * (1 - p))
+    assert np.abs(z).max() < 5.5  # by chance once in a million
+    assert 0.6 < np.mean(z**2) < 1.5
+    again = exact.objects(env, law, jax.random.key(4), n)
+    np.testing.assert_array_equal(x, again)
+
+
+def test_statistics_of_draws_of_the_law_are_those_of_draws(
+    sampler: didact.Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same within the error of chance; the network is asked for the scored draws alone."""
+    env, target, n = EXPERIMENT.environment, EXPERIMENT.target, 60_000
+    law = exact.terminal_law(env, exact.policy_table(sampler))
+    drawn = draw_statistics(sampler, target, n=n)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("no more draws of the network are needed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(empirical, "objects", refuse)
+        quick = draw_statistics(sampler, target, n=n, law=law)
+    share = exact_law(sampler).sum()
+    error = np.sqrt(share * (1 - share) / n)
+    assert abs(drawn["mode_mass"] - share) < 5 * error
+    assert abs(quick["mode_mass"] - share) < 5 * error
+    assert quick["mode_mass"] != drawn["mode_mass"]
+    assert quick["empirical_l1"] == pytest.approx(drawn["empirical_l1"], rel=0.05)
+    same = ("num_draws", "num_scored", "elbo", "log_z_estimate", "empirical_l1_floor")
+    assert {name: quick[name] for name in same} == {name: drawn[name] for name in same}
+    # A law that is none says nothing, and the network is asked after all.
+    assert draw_statistics(sampler, target, n=n, law=law * np.nan) == drawn
 
 
 def test_every_path_of_the_perfect_sampler_says_the_same() -> None:

@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64, Int
+from jaxtyping import Array, Float, Float64, Int, PRNGKeyArray
 
 from .._sampler import Sampler
 from .._types import EnumerableEnvironment, Sample, Target
@@ -181,6 +181,22 @@ def terminal_law(
 ) -> Float64[np.ndarray, " terminal"]:
     """Probability of every terminal state under a policy table."""
     return reach(env, log_pf)[env.num_internal :]
+
+
+def objects(
+    env: object, law: Float64[np.ndarray, " terminal"], key: PRNGKeyArray, n: int
+) -> np.ndarray:
+    """`n` independent draws of a law over terminal states, in order of their numbers.
+
+    **Errors:** `ValueError` for an environment without numbered states, and for a law that is none:
+    with a value that is negative or not finite.
+    """
+    if not isinstance(env, EnumerableEnvironment):
+        raise ValueError(str(refusal(env)))
+    # The law comes from policies in float32, so that its sum is 1 to seven digits or so.
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    counts = generator.multinomial(n, law / law.sum())
+    return np.repeat(terminal_samples(env), counts, axis=0)
 
 
 def string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array, " n"]:
@@ -422,6 +438,7 @@ __all__ = [
     "graph",
     "held",
     "num_states",
+    "objects",
     "policy_table",
     "reach",
     "refusal",
