@@ -3,10 +3,11 @@
     python _fake_train.py train grid --preset NAME --seeds N ... --out=FOLDER
 
 Preset "tb-per" fails; "teacher" goes on until it is told to stop, unless the folder's grandparent
-holds a file `go`. Each call adds its preset to the file `calls` there.
+holds a file `go`. Each call adds its preset to the file `calls` there, and its cores to `cores`.
 """
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -22,6 +23,8 @@ base = out.parents[1]
 
 with (base / "calls").open("a") as file:
     file.write(f"{preset}\n")
+with (base / "cores").open("a") as file:
+    file.write(f"{sorted(os.sched_getaffinity(0))}\n")
 _ = sys.stderr.write("working ...\n")
 if preset == "tb-per":
     _ = sys.stderr.write("didact: the disk is full: make room.\n")

@@ -154,6 +154,26 @@ def test_several_processes_share_an_accelerator(
     assert [env.get(name) for env in seen] == [os.environ.get(name), "false"]
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="the system cannot keep processes to cores, or there is one",
+)
+@pytest.mark.parametrize("methods", [("tb", "eps", "tb-prt"), ("eps",)])
+def test_cells_at_the_same_time_have_cores_of_their_own(
+    make_cells: MakeCells, tmp_path: Path, methods: tuple[str, ...]
+) -> None:
+    """Half of them, until each is given back; all of them for one that is alone."""
+    everywhere = os.sched_getaffinity(0)
+    _ = train(make_cells(*methods), tmp_path, workers=2)
+    lines = (tmp_path / "cores").read_text().splitlines()
+    shares = {frozenset(json.loads(line)) for line in lines}
+    assert len(lines) == len(methods)
+    assert len(shares) == min(2, len(methods))
+    assert frozenset.union(*shares) == everywhere
+    assert sum(map(len, shares)) == len(everywhere)
+    assert os.sched_getaffinity(0) == everywhere
+
+
 def test_a_damaged_result_is_named(make_cells: MakeCells, tmp_path: Path) -> None:
     cells = make_cells("tb")
     _ = train(cells, tmp_path)

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from .._files import make_folder, open_to_write
 from .._folder import RunError, lock, read_config
 from ._kept import Kept, keep, read_kept, without_folder
@@ -103,10 +105,11 @@ def work(
 ) -> list[Outcome]:
     """Train what has not finished yet; a cell that fails does not keep others from their turn.
 
-    **Arguments:** `out`: an `opened` folder; `program`: what runs `train ...` in the folder that
-    `--out` names (None: this package); `should_stop` is asked all the time: True tells all
-    processes to end in good order, with everything written; `tell` takes lines about the progress;
-    `on_finish` all outcomes each time that a cell has ended.
+    **Arguments:** `out`: an `opened` folder; `workers`: cells in training at a time, each on cores
+    of its own where there are enough and the system can keep processes to them; `program`: what
+    runs `train ...` in the folder that `--out` names (None: this package); `should_stop` is asked
+    all the time: True tells all processes to end in good order, with everything written; `tell`
+    takes lines about the progress; `on_finish` all outcomes each time that a cell has ended.
 
     **Returns:** an outcome for each cell, in their order.
     """
@@ -115,16 +118,20 @@ def work(
     if len(waiting) < len(cells):
         tell(f"{len(cells) - len(waiting)} of {len(cells)} cells have finished before.")
     running: dict[str, _Process] = {}
+    free = _shares(min(workers, len(waiting)))
     stopped = False
     try:
         while running or (waiting and not stopped):
-            while waiting and len(running) < workers and not stopped:
+            while waiting and free and not stopped:
                 cell = waiting.popleft()
-                running[cell.name] = _Process(cell, out, program or PROGRAM, alone=workers == 1)
+                running[cell.name] = _Process(
+                    cell, out, program or PROGRAM, free.pop(0), alone=workers == 1
+                )
                 tell(f"{cell.name}: training ({len(waiting)} waiting) ...")
             time.sleep(_POLL_SECONDS)
             for process in [p for p in running.values() if p.has_ended()]:
                 del running[process.cell.name]
+                free.append(process.cores)
                 outcome = process.outcome(out, stopped=stopped)
                 outcomes[process.cell.name] = outcome
                 tell(_in_words(outcome, process.seconds))
@@ -140,11 +147,43 @@ def work(
     return list(outcomes.values())
 
 
+def _shares(workers: int) -> list[frozenset[int]]:
+    """Cores for each of several processes, which lose much time where they compete for them; empty
+    where all may use all.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if not 1 < workers <= len(cores):
+        return [frozenset()] * workers
+    return [frozenset(part.tolist()) for part in np.array_split(cores, workers)]
+
+
+@contextlib.contextmanager
+def _kept_to(cores: frozenset[int]) -> Iterator[None]:
+    """What this thread starts here runs on these cores; on all that there are if there are none."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class _Process:
     """A cell in training; what its process says goes to a file."""
 
-    def __init__(self, cell: Cell, out: Path, program: Sequence[str], *, alone: bool):
-        self.cell = cell
+    def __init__(
+        self,
+        cell: Cell,
+        out: Path,
+        program: Sequence[str],
+        cores: frozenset[int],
+        *,
+        alone: bool,
+    ):
+        self.cell, self.cores = cell, cores
         self._folder = out / "cells" / cell.name
         self._log = out / "cells" / f"{cell.name}.log"
         self._began = time.monotonic()
@@ -153,7 +192,7 @@ class _Process:
         if not alone:
             # Each process would take three quarters of an accelerator's memory.
             environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        with open_to_write(self._log, "wb") as log:
+        with open_to_write(self._log, "wb") as log, _kept_to(cores):
             self._process = subprocess.Popen(
                 [*program, *cell.words, f"--out={self._folder}"],
                 stdin=subprocess.DEVNULL,
