@@ -20,8 +20,11 @@ demo: $(VENV)/runtime.stamp ## train a Teacher and a Student on a grid; ends wit
 	@echo "The command is $(BIN)/didact; 'source $(BIN)/activate' makes it didact"
 
 # Compilation is most of the time of the tests: here it is kept short, `test-all` has all of it.
+# Without optimisations the emitters of fusions, and code in parts, are what takes longest.
 test: lint ## lint, then all tests but the slow ones
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile --durations 15
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+	  XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 $$XLA_FLAGS" \
+	  $(BIN)/pytest -m "not slow" -n 2 --dist loadfile --durations 15
 
 test-all: lint docs ## lint, the documentation, and every test
 	$(BIN)/pytest -n 2 --dist loadfile
