@@ -23,8 +23,9 @@ base = out.parents[1]
 
 with (base / "calls").open("a") as file:
     file.write(f"{preset}\n")
-with (base / "cores").open("a") as file:
-    file.write(f"{sorted(os.sched_getaffinity(0))}\n")
+if hasattr(os, "sched_getaffinity"):
+    with (base / "cores").open("a") as file:
+        file.write(f"{sorted(os.sched_getaffinity(0))}\n")
 _ = sys.stderr.write("working ...\n")
 if preset == "tb-per":
     _ = sys.stderr.write("didact: the disk is full: make room.\n")

@@ -154,24 +154,63 @@ def test_several_processes_share_an_accelerator(
     assert [env.get(name) for env in seen] == [os.environ.get(name), "false"]
 
 
-@pytest.mark.skipif(
+needs_cores = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="the system cannot keep processes to cores, or there is one",
 )
-@pytest.mark.parametrize("methods", [("tb", "eps", "tb-prt"), ("eps",)])
+
+
+def cores(out: Path) -> list[frozenset[int]]:
+    """Those of each call."""
+    return [frozenset(json.loads(line)) for line in (out / "cores").read_text().splitlines()]
+
+
+@needs_cores
 def test_cells_at_the_same_time_have_cores_of_their_own(
-    make_cells: MakeCells, tmp_path: Path, methods: tuple[str, ...]
+    make_cells: MakeCells, tmp_path: Path
 ) -> None:
-    """Half of them, until each is given back; all of them for one that is alone."""
+    """Each of three the same number, and two of them all that there are but for a remainder."""
     everywhere = os.sched_getaffinity(0)
-    _ = train(make_cells(*methods), tmp_path, workers=2)
-    lines = (tmp_path / "cores").read_text().splitlines()
-    shares = {frozenset(json.loads(line)) for line in lines}
-    assert len(lines) == len(methods)
-    assert len(shares) == min(2, len(methods))
-    assert frozenset.union(*shares) == everywhere
-    assert sum(map(len, shares)) == len(everywhere)
+    _ = train(make_cells("tb", "eps", "tb-prt"), tmp_path, workers=2)
+    shares = cores(tmp_path)
+    assert [len(share) for share in shares] == [len(everywhere) // 2] * 3
+    assert len(frozenset.union(*shares)) == 2 * (len(everywhere) // 2)
     assert os.sched_getaffinity(0) == everywhere
+
+
+@needs_cores
+def test_a_suite_that_goes_on_gives_as_many_cores_as_before(
+    make_cells: MakeCells, tmp_path: Path
+) -> None:
+    """One that is left of two keeps to its share; one that is the only one has all."""
+    everywhere = os.sched_getaffinity(0)
+    cells = make_cells("teacher", "eps")
+    _ = train(cells, tmp_path, workers=2, should_stop=(tmp_path / "ready").exists)
+    (tmp_path / "go").write_text("")
+    _ = train(cells, tmp_path, workers=2)
+    assert calls(tmp_path)[-1] == "teacher"
+    assert {len(share) for share in cores(tmp_path)} == {len(everywhere) // 2}
+    _ = train(make_cells("tb"), tmp_path / "one", workers=2)
+    assert cores(tmp_path / "one") == [frozenset(everywhere)]
+
+
+@pytest.mark.parametrize("lack", ["permission", "function", "cores"])
+def test_where_processes_cannot_be_kept_to_cores_they_use_all(
+    make_cells: MakeCells, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("not in this container")
+
+    if lack == "permission":
+        monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    if lack == "function":
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    cells = make_cells("tb", "eps", "tb-prt")
+    outcomes = train(cells, tmp_path, workers=1000 if lack == "cores" else 2)
+    monkeypatch.undo()
+    assert states(outcomes) == ["finished"] * 3
+    if hasattr(os, "sched_getaffinity") and lack != "cores":
+        assert set(cores(tmp_path)) == {frozenset(os.sched_getaffinity(0))}
 
 
 def test_a_damaged_result_is_named(make_cells: MakeCells, tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """What modes are given, by paths, beside the exact law."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
+from jaxtyping import Array, Key
 
 import didact
+from didact.environments import Hypergrid
 from didact.metrics import (
     draw_statistics,
     empirical,
@@ -14,6 +18,7 @@ from didact.metrics import (
 )
 from didact.targets import DeceptiveGrid
 
+from .._statistics import fits, rejects
 from .._tabular import graph, optimal_sampler
 
 EXPERIMENT = didact.presets.grid("tb", dim=2, side=8, batch_size=32)
@@ -58,21 +63,42 @@ def test_held_and_recall_are_about_those_of_the_exact_law(sampler: didact.Sample
     assert 0 < found["mode_ess"] < 1
 
 
-def test_draws_of_the_exact_law_have_that_law(sampler: didact.Sampler) -> None:
-    """Each count beside the one that is expected, and none where nothing can be."""
+def test_draws_of_the_exact_law_have_that_law(sampler: didact.Sampler, key: Key[Array, ""]) -> None:
+    """And none where nothing can be. They are not drawn from the target, which is not far away."""
     env, n = EXPERIMENT.environment, 200_000
     law = exact.terminal_law(env, exact.policy_table(sampler)).copy()
     law[5] = 0.0
-    x = exact.objects(env, law, jax.random.key(4), n)
+    law /= law.sum()
+    x = exact.objects(env, law, key, n)
     counts = np.bincount(np.asarray(empirical.terminal_numbers(env, x)), minlength=len(law))
     assert counts.sum() == n
     assert counts[5] == 0
-    p = np.delete(law, 5) / law.sum()
-    z = (np.delete(counts, 5) - n * p) / np.sqrt(n * p * (1 - p))
-    assert np.abs(z).max() < 5.5  # by chance once in a million
-    assert 0.6 < np.mean(z**2) < 1.5
-    again = exact.objects(env, law, jax.random.key(4), n)
-    np.testing.assert_array_equal(x, again)
+    assert fits(np.delete(counts, 5), np.delete(law, 5))
+    p = np.delete(np.exp(exact.truth(env, EXPERIMENT.target).log_p), 5)
+    assert rejects(np.delete(counts, 5), p / p.sum())
+    np.testing.assert_array_equal(x, exact.objects(env, law, key, n))
+
+
+class Named(Hypergrid):
+    """A grid whose objects are dictionaries."""
+
+    def sample_of(self, state: Any) -> Any:
+        return {"position": super().sample_of(state)}
+
+
+def test_draws_of_a_law_are_objects_of_any_kind(key: Key[Array, ""]) -> None:
+    env = Named(2, 4)
+    x = exact.objects(env, np.eye(15)[7], key, 3)
+    expected = exact.objects(Hypergrid(2, 4), np.eye(15)[7], key, 3)
+    np.testing.assert_array_equal(x["position"], expected)
+
+
+@pytest.mark.parametrize(
+    "law", [np.full(16, 1 / 16), -np.eye(15)[0], np.eye(15)[0] * np.nan, np.zeros(15), np.ones(15)]
+)
+def test_what_is_no_law_is_refused(law: np.ndarray, key: Key[Array, ""]) -> None:
+    with pytest.raises(ValueError, match="15 probabilities that sum to 1"):
+        _ = exact.objects(Hypergrid(2, 4), law, key, 3)
 
 
 def test_statistics_of_draws_of_the_law_are_those_of_draws(

@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from .._files import make_folder, open_to_write
 from .._folder import RunError, lock, read_config
 from ._kept import Kept, keep, read_kept, without_folder
@@ -105,11 +103,12 @@ def work(
 ) -> list[Outcome]:
     """Train what has not finished yet; a cell that fails does not keep others from their turn.
 
-    **Arguments:** `out`: an `opened` folder; `workers`: cells in training at a time, each on cores
-    of its own where there are enough and the system can keep processes to them; `program`: what
-    runs `train ...` in the folder that `--out` names (None: this package); `should_stop` is asked
-    all the time: True tells all processes to end in good order, with everything written; `tell`
-    takes lines about the progress; `on_finish` all outcomes each time that a cell has ended.
+    **Arguments:** `out`: an `opened` folder; `workers`: cells in training at a time, each on an
+    equal share of the cores where there are enough and the system can keep processes to them, the
+    last ones too; `program`: what runs `train ...` in the folder that `--out` names (None: this
+    package); `should_stop` is asked all the time: True tells all processes to end in good order,
+    with everything written; `tell` takes lines about the progress; `on_finish` all outcomes each
+    time that a cell has ended.
 
     **Returns:** an outcome for each cell, in their order.
     """
@@ -118,7 +117,8 @@ def work(
     if len(waiting) < len(cells):
         tell(f"{len(cells) - len(waiting)} of {len(cells)} cells have finished before.")
     running: dict[str, _Process] = {}
-    free = _shares(min(workers, len(waiting)))
+    # Of all cells, so that a suite that goes on gives each as many cores as before.
+    free = _shares(min(workers, len(cells)))
     stopped = False
     try:
         while running or (waiting and not stopped):
@@ -148,27 +148,28 @@ def work(
 
 
 def _shares(workers: int) -> list[frozenset[int]]:
-    """Cores for each of several processes, which lose much time where they compete for them; empty
-    where all may use all.
+    """Equally many cores for each of several processes, which lose much time where they compete for
+    them; empty where all may use all.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if not 1 < workers <= len(cores):
-        return [frozenset()] * workers
-    return [frozenset(part.tolist()) for part in np.array_split(cores, workers)]
+    size = len(cores) // workers if workers > 1 else 0
+    return [frozenset(cores[i * size : (i + 1) * size]) for i in range(workers)]
 
 
 @contextlib.contextmanager
 def _kept_to(cores: frozenset[int]) -> Iterator[None]:
-    """What this thread starts here runs on these cores; on all that there are if there are none."""
+    """What this thread starts here runs on these cores, if there are any and the system permits."""
     if not cores:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
     try:
+        with contextlib.suppress(OSError):  # in some containers
+            os.sched_setaffinity(0, cores)
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, before)
 
 
 class _Process:

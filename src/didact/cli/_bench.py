@@ -48,7 +48,7 @@ class Bench:
     options: tuple[str, ...] | None = None
     """Options of training as NAME=VALUE, or TASK.NAME=VALUE for one task: 25gmm.size=paper."""
     workers: int | None = None
-    """Cells that are trained at the same time, each on its share of the cores. Default: 1."""
+    """Cells that are trained at the same time, each on an equal share of the cores. Default: 1."""
     out: Path | None = None
     """Folder of results. Default: runs/bench, or runs/ and the name of the file."""
 

@@ -34,7 +34,7 @@ class Reproduce:
     seeds: int | None = None
     """Replicas of each cell. Default: 3, with --quick 2."""
     workers: int = 1
-    """Cells that are trained at the same time, each on its share of the cores."""
+    """Cells that are trained at the same time, each on an equal share of the cores."""
     out: Path | None = None
     """Folder of results. Default: runs/reproduce- and the part, with --quick also -quick."""
 

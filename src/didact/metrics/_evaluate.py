@@ -191,11 +191,11 @@ def draw_statistics(
     x, missing = scored.x, n - min(n, _SCORED_DRAWS)
     if missing:
         key = _keys(seed)[1]
-        rest = (
-            empirical.objects(sampler, key, missing)
-            if law is None or not np.all(np.isfinite(law))
-            else exact.objects(env, law, key, missing)
-        )
+        if law is None or not np.all(np.isfinite(law)):
+            rest = empirical.objects(sampler, key, missing)
+        else:
+            assert isinstance(env, EnumerableEnvironment)
+            rest = exact.objects(env, law, key, missing)
         x = jax.tree.map(lambda *leaves: np.concatenate(leaves), x, rest)
     mode = np.asarray(empirical.mode_indices(target, x))
     known = target.num_modes is not None

@@ -184,19 +184,24 @@ def terminal_law(
 
 
 def objects(
-    env: object, law: Float64[np.ndarray, " terminal"], key: PRNGKeyArray, n: int
-) -> np.ndarray:
-    """`n` independent draws of a law over terminal states, in order of their numbers.
+    env: EnumerableEnvironment, law: Float64[np.ndarray, " terminal"], key: PRNGKeyArray, n: int
+) -> Sample:
+    """`n` independent draws of a law over terminal states, as NumPy arrays. They are sorted by the
+    number of the state: the first of them are no sample of the law.
 
-    **Errors:** `ValueError` for an environment without numbered states, and for a law that is none:
-    with a value that is negative or not finite.
+    **Errors:** `ValueError` for a law that is none: of another length, with a value that is
+    negative or not a number, or whose sum is not 1.
     """
-    if not isinstance(env, EnumerableEnvironment):
-        raise ValueError(str(refusal(env)))
-    # The law comes from policies in float32, so that its sum is 1 to seven digits or so.
+    law = np.asarray(law, np.float64)
+    # Policies in float32 make a law whose sum is 1 to six digits or so.
+    if law.shape != (env.num_terminal_states,) or not np.all(law >= 0) or abs(law.sum() - 1) > 0.01:
+        raise ValueError(
+            f"law must have {env.num_terminal_states:,} probabilities that sum to 1, got "
+            f"{law.size:,} values with the sum {law.sum():g}."
+        )
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    counts = generator.multinomial(n, law / law.sum())
-    return np.repeat(terminal_samples(env), counts, axis=0)
+    rows = np.repeat(np.arange(len(law)), generator.multinomial(n, law / law.sum()))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], _terminal_samples(env))
 
 
 def string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array, " n"]:
