@@ -188,8 +188,8 @@ def draw_statistics(
     """
     env = sampler.environment
     scored = scored_draws(sampler, target, seed=seed, n=n)
-    x, missing = scored.x, n - min(n, _SCORED_DRAWS)
-    if missing:
+    x, missing = scored.x, n - _SCORED_DRAWS
+    if missing > 0:
         key = _keys(seed)[1]
         if law is None or not np.all(np.isfinite(law)):
             rest = empirical.objects(sampler, key, missing)

@@ -146,9 +146,9 @@ def truth(env: EnumerableEnvironment, target: Target) -> Truth:
     return Truth(log_reward - log_z, mode, log_z)
 
 
-def terminal_samples(env: EnumerableEnvironment) -> np.ndarray:
-    """The object of every terminal state, in order of their numbers."""
-    return np.asarray(_terminal_samples(env))
+def terminal_samples(env: EnumerableEnvironment) -> Sample:
+    """The object of every terminal state, in order of their numbers, as NumPy arrays."""
+    return jax.tree.map(np.asarray, _terminal_samples(env))
 
 
 @eqx.filter_jit
@@ -201,7 +201,7 @@ def objects(
         )
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     rows = np.repeat(np.arange(len(law)), generator.multinomial(n, law / law.sum()))
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], _terminal_samples(env))
+    return jax.tree.map(lambda leaf: leaf[rows], terminal_samples(env))
 
 
 def string_log_prob(sampler: Sampler, x: Int[Array, "n length"]) -> Float[Array, " n"]:
