@@ -27,6 +27,10 @@ of them with the best of loops is more than any `start`, so it is never chosen.
 _LARGEST = 30  # unpaired letters of a loop; ViennaRNA looks at no larger ones
 _ASYMMETRY_CAP = 300
 _LANES = 16  # int16 numbers in a vector register of usual width
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+"""Whoever asks for many strings gains by all optimisation, also where JAX is told to save it
+(JAX_DISABLE_MOST_OPTIMIZATIONS): 30 times in speed, for nothing in compilation.
+"""
 _CHUNK = 128  # strings evaluated together: their rows fit into a core's cache
 
 # Unpaired letters (u of the target, v of the string) of loops that have a table each.
@@ -330,10 +334,7 @@ class Duplex:
 
     @functools.cached_property
     def _batch(self):
-        # Whoever asks for many strings gains by all optimisation, also where JAX is told to save it
-        # (JAX_DISABLE_MOST_OPTIMIZATIONS): 30 times in speed, for nothing in compilation.
-        full = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-        return jax.jit(jax.vmap(self.energy), compiler_options=full)
+        return jax.jit(jax.vmap(self.energy), compiler_options=OPTIMISED)
 
     def _places(self, x: Int[Array, " length"]) -> Int[Array, "length tables"]:
         """Number of the row of each table, at each position of the string."""
