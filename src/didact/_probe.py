@@ -128,15 +128,16 @@ def _differing_checksums(
         return "its probe does not fit: of another number of objects"
     env = experiment.environment
     assert isinstance(env, EnumerableEnvironment)  # as there are checksums
-    x = exact.terminal_samples(env)
-    starts = _group_starts(len(x))
-    sizes = np.diff(starts, append=len(x))
+    starts = _group_starts(env.num_terminal_states)
+    sizes = np.diff(starts, append=env.num_terminal_states)
     allowed = 1e-4 * (np.maximum(norms, now["norms"]) + np.sqrt(sizes))
     same = np.abs(sums - now["sums"]) <= allowed
     if same.all():
         return ""
     at = int(np.argmin(same))
-    first, last = (x[i].tolist() for i in (starts[at], starts[at] + sizes[at] - 1))
+    x = exact.terminal_samples(env)
+    ends = (starts[at], starts[at] + sizes[at] - 1)
+    first, last = (exact.as_lists(x, int(i)) for i in ends)
     where = f"of {first}" if sizes[at] == 1 else f"somewhere from {first} to {last}"
     text = f"log R {where} is another than there"
     if isinstance(log_z, float) and abs(log_z - now["log_z"]) > 1e-4:

@@ -135,7 +135,7 @@ class ExactSnapshots:
         if not laws:
             return
         x = exact.terminal_samples(self.env)
-        if x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
+        if not isinstance(x, np.ndarray) or x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
             return
         self.folder.mkdir(exist_ok=True)
         if isinstance(self.env, Strings):

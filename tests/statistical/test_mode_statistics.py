@@ -1,7 +1,5 @@
 """What modes are given, by paths, beside the exact law."""
 
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
@@ -77,20 +75,6 @@ def test_draws_of_the_exact_law_have_that_law(sampler: didact.Sampler, key: Key[
     p = np.delete(np.exp(exact.truth(env, EXPERIMENT.target).log_p), 5)
     assert rejects(np.delete(counts, 5), p / p.sum())
     np.testing.assert_array_equal(x, exact.objects(env, law, key, n))
-
-
-class Named(Hypergrid):
-    """A grid whose objects are dictionaries."""
-
-    def sample_of(self, state: Any) -> Any:
-        return {"position": super().sample_of(state)}
-
-
-def test_draws_of_a_law_are_objects_of_any_kind(key: Key[Array, ""]) -> None:
-    env = Named(2, 4)
-    x = exact.objects(env, np.eye(15)[7], key, 3)
-    expected = exact.objects(Hypergrid(2, 4), np.eye(15)[7], key, 3)
-    np.testing.assert_array_equal(x["position"], expected)
 
 
 @pytest.mark.parametrize(

@@ -138,10 +138,8 @@ def truth(env: EnumerableEnvironment, target: Target) -> Truth:
     log_reward, mode = (np.asarray(leaf) for leaf in _enumerate(env, target))
     log_reward = log_reward.astype(np.float64)
     if not np.all(np.isfinite(log_reward)):
-        bad = terminal_samples(env)[int(np.argmin(np.isfinite(log_reward)))]
-        raise FloatingPointError(
-            f"log_reward is not finite at x = {np.asarray(bad).tolist()}: bound it from below."
-        )
+        bad = as_lists(terminal_samples(env), int(np.argmin(np.isfinite(log_reward))))
+        raise FloatingPointError(f"log_reward is not finite at x = {bad}: bound it from below.")
     log_z = float(np.logaddexp.reduce(log_reward))
     return Truth(log_reward - log_z, mode, log_z)
 
@@ -149,6 +147,11 @@ def truth(env: EnumerableEnvironment, target: Target) -> Truth:
 def terminal_samples(env: EnumerableEnvironment) -> Sample:
     """The object of every terminal state, in order of their numbers, as NumPy arrays."""
     return jax.tree.map(np.asarray, _terminal_samples(env))
+
+
+def as_lists(x: Sample, row: int) -> Any:
+    """One of many objects, its arrays as lists of numbers: for messages."""
+    return jax.tree.map(lambda leaf: leaf[row].tolist(), x)
 
 
 @eqx.filter_jit
