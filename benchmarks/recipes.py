@@ -141,13 +141,13 @@ def replay_larger(batches: int) -> Change:
     return change
 
 
-def keep(share: float, offset: float) -> Change:
-    """A buffer of this share of all objects, and another offset of ranks."""
+def keep_all(offset: float) -> Change:
+    """A buffer of all objects, and another offset of ranks."""
 
     def change(experiment: didact.Experiment) -> didact.Experiment:
         assert experiment.replay is not None
         assert isinstance(experiment.environment, Hypergrid)
-        capacity = round(share * experiment.environment.num_terminal_states)
+        capacity = experiment.environment.num_terminal_states
         replay = replace(experiment.replay, capacity=capacity, rank_offset=offset)
         return replace(experiment, replay=replay)
 
@@ -180,7 +180,7 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "teacher-per, rate 0.003, cosine": ("teacher-per", (rate(3e-3), cosine)),
     "didact": ("didact", ()),
     "didact, rate 0.005": ("didact", (rate(5e-3),)),
-    **{f"didact, all objects kept, k {k:g}": ("didact", (keep(1.0, k),)) for k in (0.003, 0.001)},
+    **{f"didact, all objects kept, k {k:g}": ("didact", (keep_all(k),)) for k in (0.003, 0.001)},
     **{f"didact, {n} x 16 from replay": ("didact", (replay_larger(n),)) for n in (1, 8)},
     **{
         f"didact, {name}, 1 x 16 from replay": ("didact", (replay_larger(1), change))
