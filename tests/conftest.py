@@ -20,12 +20,6 @@ from jaxtyping import Array, Key, install_import_hook
 
 install_import_hook("didact", "beartype.beartype")
 
-from didact.targets import _duplex  # noqa: E402 - after the hook
-
-# `make test` does without the emitters of fusions. Who lists strings does not: 4 times in speed.
-# (Here and not in the package: a version of XLA without the option would refuse it.)
-_duplex.OPTIMISED["xla_cpu_use_fusion_emitters"] = True
-
 MOST_AREAS = 25_000
 
 # Compilation takes longer than Hypothesis allows an example; and a test means the same each time.
@@ -60,6 +54,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strings_are_listed_quickly() -> None:
+    """With the emitters of fusions, which `make test` does without: 4 times in speed.
+
+    (Here and not in the package: a version of XLA without the option would refuse it.)
+    """
+    from didact.targets import _duplex
+
+    _duplex.OPTIMISED["xla_cpu_use_fusion_emitters"] = True
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -328,13 +328,13 @@ def traced_numbers(experiment: Experiment) -> Experiment:
     """The same experiment with its plain numbers as arrays, so that a compiled program takes
     them as arguments and is not compiled again when one changes.
     """
+    return jax.tree.map(_as_array, experiment)
 
-    def convert(leaf: object) -> object:
-        if isinstance(leaf, bool) or not isinstance(leaf, int | float):
-            return leaf
-        return jnp.asarray(leaf, jnp.int32 if isinstance(leaf, int) else jnp.result_type(float))
 
-    return jax.tree.map(convert, experiment)
+def _as_array(leaf: object) -> object:
+    if isinstance(leaf, bool) or not isinstance(leaf, int | float):
+        return leaf
+    return jnp.asarray(leaf, jnp.int32 if isinstance(leaf, int) else jnp.result_type(float))
 
 
 def _keep_above(bound: Float[Array, ""] | float) -> optax.GradientTransformation:

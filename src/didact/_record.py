@@ -1,5 +1,6 @@
 """What training writes down as it goes on: rows, and what a reward outside JAX was asked."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,21 +110,8 @@ def _train_row(
     costs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One row of the record: means over the chunk, and values at its end, per seed."""
-
-    def mean(values: Any) -> list[float] | None:
-        if values is None:
-            return None
-        done = np.asarray(values)[:, :count]
-        if info.skipped is None:
-            return done.mean(axis=1).tolist()
-        finite = np.isfinite(done)
-        sums = np.where(finite, done, 0).sum(axis=1)
-        with np.errstate(invalid="ignore"):  # of no step at all it is NaN, which becomes null
-            return (sums / finite.sum(axis=1)).tolist()
-
-    def last(values: Any) -> list[float] | list[int] | None:
-        return None if values is None else np.asarray(values)[:, count - 1].tolist()
-
+    mean = functools.partial(_mean, count, finite_alone=info.skipped is not None)
+    last = functools.partial(_last, count)
     # A clock may stand still, or be set back.
     seconds = max(seconds, 1e-9)
     return {
@@ -143,3 +131,20 @@ def _train_row(
         "skipped": last(info.skipped),
         "time": {"seconds": seconds, "steps_per_second": count / seconds},
     }
+
+
+def _mean(count: int, values: Any, *, finite_alone: bool) -> list[float] | None:
+    """Per seed, of the first `count` columns."""
+    if values is None:
+        return None
+    done = np.asarray(values)[:, :count]
+    if not finite_alone:
+        return done.mean(axis=1).tolist()
+    finite = np.isfinite(done)
+    sums = np.where(finite, done, 0).sum(axis=1)
+    with np.errstate(invalid="ignore"):  # of no step at all it is NaN, which becomes null
+        return (sums / finite.sum(axis=1)).tolist()
+
+
+def _last(count: int, values: Any) -> list[float] | list[int] | None:
+    return None if values is None else np.asarray(values)[:, count - 1].tolist()

@@ -212,20 +212,14 @@ def train_chunk(
     if isinstance(experiment.target, HostReward):
         return host_chunk(experiment, state, num_steps, capacity=capacity)
     numbers = traced_numbers(experiment)
-
-    def run(most: int) -> list[tuple[TrainState, StepInfo]]:
-        def chunk(numbers: Experiment, state: TrainState) -> tuple[TrainState, StepInfo]:
-            return _run_chunk(numbers, state, jnp.asarray(most), capacity)
-
-        return _by_seed(chunk, numbers, state)
-
-    results = run(num_steps)
+    results = _by_seed(functools.partial(_run_up_to, num_steps, capacity), numbers, state)
     if len(results) == 1:
         return results[0]
     ends = {int(part.step) for part, _ in results}
     if len(ends) > 1:  # where one has to stop, all do
         del results
-        results = run(min(ends) - int(state.step))
+        fewer = min(ends) - int(state.step)
+        results = _by_seed(functools.partial(_run_up_to, fewer, capacity), numbers, state)
     _apart.use_up(state)
     return _joined(results)
 
@@ -991,11 +985,13 @@ def _by_seed(program: Callable[..., PyTree], numbers: Experiment, state: TrainSt
     if not _apart.runs_apart(state.num_seeds, numbers, state, others):
         return [program(numbers, state, *others)]
 
-    def alone(i: int) -> PyTree:
-        return program(numbers, state.alone(i), *_apart.seed_of(others, i))
-
+    alone = functools.partial(_of_seed, program, numbers, state, others)
     in_turn = isinstance(numbers.target, HostReward)
     return _apart.for_each(alone, range(state.num_seeds), in_turn=in_turn)
+
+
+def _of_seed(program: Callable[..., PyTree], numbers: Experiment, state: TrainState, others, i):
+    return program(numbers, state.alone(i), *_apart.seed_of(others, i))
 
 
 def _joined(results: Sequence[tuple[TrainState, StepInfo]]) -> tuple[TrainState, StepInfo]:
@@ -1033,6 +1029,10 @@ def _step_seeds(experiment: Experiment, state: TrainState) -> tuple[TrainState, 
 
 
 _run_step = eqx.filter_jit(_step_seeds)
+
+
+def _run_up_to(num_steps: int, capacity: int, numbers: Experiment, state: TrainState):
+    return _run_chunk(numbers, state, jnp.asarray(num_steps), capacity)
 
 
 @eqx.filter_jit(donate="all-except-first")

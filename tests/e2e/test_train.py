@@ -117,7 +117,7 @@ def test_resume_takes_the_options_of_the_run(copy: Path) -> None:
 @pytest.mark.usefixtures("without_report")
 def test_grid_too_large_for_exact_evaluation(tmp_path: Path) -> None:
     # Two trajectories a batch: fewer programs for batches of many different lengths.
-    options = ["--preset", "tb", "--dim", 8, "--side", 8, "--steps", 5, "--draws", 500]
+    options = ["--preset", "tb", "--dim", 6, "--side", 13, "--steps", 5, "--draws", 500]
     options += ["--batch-size", 2]
     run = tmp_path / "run"
     result = succeeds("train", "grid", *options, "--evaluations", 1, "--out", run)
