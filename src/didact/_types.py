@@ -176,6 +176,18 @@ class EnumerableEnvironment(Environment):
         """Number of edges from the initial state; every path to a state has as many."""
 
 
+class SiteEnvironment(Environment):
+    """An environment whose objects are made of sites, each of which can take another value while
+    the others stay.
+    """
+
+    @abc.abstractmethod
+    def mutate(self, key: PRNGKeyArray, x: Sample) -> Sample:
+        """The object with one site drawn anew: each site is as likely, and each other value with
+        which it is an object. Where there is none, x itself. The way back is as likely.
+        """
+
+
 class Target(eqx.Module):
     """An unnormalised density R(x), and what is known exactly about it.
 

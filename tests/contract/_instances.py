@@ -17,6 +17,7 @@ from didact.behaviours import (
     FromTeacher,
     FromUniform,
     LocalSearch,
+    Mutate,
     OnPolicy,
     Thompson,
 )
@@ -41,6 +42,7 @@ from didact.objectives import (
     SubTB,
     VarGrad,
 )
+from didact.replay import RankDraw
 from didact.targets import (
     GMM25,
     GMM40,
@@ -213,6 +215,7 @@ DISCRETE_BEHAVIOURS = {
     "collect": Collect(FromTeacher()),
     "local-search": LocalSearch(OnPolicy(), depth=2, rounds=3),
     "local-search-greedy": LocalSearch(FromReplay(), depth=4, rounds=1, greedy=True),
+    "mutate": Mutate(RankDraw(0.1)),
     "cycle": Cycle((OnPolicy(), FromReplay(), FromTeacher(), FromReplay())),
     "cycle-of-sizes": Cycle((OnPolicy(), FromReplay(3), Collect(FromTeacher()))),
     "uniform": FromUniform(),

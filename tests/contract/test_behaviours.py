@@ -21,6 +21,7 @@ from didact.behaviours import (
     FromTeacher,
     FromUniform,
     LocalSearch,
+    Mutate,
     OnPolicy,
     Thompson,
     Turn,
@@ -30,6 +31,7 @@ from didact.targets import DeceptiveGrid, GaussianMixture
 from didact.testing import _behaviour, check_behaviour
 
 from .._diffusion import diffusion_sampler
+from .._statistics import fits
 from .._tabular import ensemble_sampler, network_sampler
 from ._instances import BEHAVIOURS, CONTINUOUS_BEHAVIOURS, DISCRETE_BEHAVIOURS
 
@@ -153,6 +155,7 @@ def test_what_each_turn_costs_and_promises():
     assert MALA(FromReplay(), 10, 5).turns == (Turn("search", 12),)
     assert Collect(MALA(FromReplay())).turns == (Turn("search", 202, collects=True),)
     assert LocalSearch(own).turns == LocalSearch(FromReplay()).turns == (Turn("search"),)
+    assert Mutate().turns == (Turn("search"),)
     assert FromUniform().turns == (Turn("uniform"),)
     assert FromChains().turns == (Turn("chains"),)
     assert Thompson().turns == (Turn("student"),)
@@ -200,6 +203,38 @@ def test_a_cycle_takes_turns_by_the_number_of_the_step(key):
         assert eqx.tree_equal(proposal, expected)
 
 
+def test_mutants_differ_in_one_site_from_what_is_drawn_for_them(key):
+    """By the rule of the behaviour, or by that of the buffer."""
+    buffer = agents(0).replay
+    held = np.asarray(buffer.x)[: int(buffer.size)]
+    best = held[np.argmin(np.asarray(buffer.rank)[: int(buffer.size)])]
+    drawn, first = (
+        propose(behaviour, agents(0), key, jnp.asarray(0))
+        for behaviour in (Mutate(), Mutate(replay.RankDraw(1e-9)))
+    )
+    away = np.sum(np.asarray(drawn.trajectory.terminal.position)[:, None] != held, axis=2)
+    assert np.all(away.min(axis=1) <= 1)
+    assert len(np.unique(away.argmin(axis=1))) > 2
+    one_off = np.sum(np.asarray(first.trajectory.terminal.position) != best, axis=1)
+    np.testing.assert_array_equal(one_off, 1)
+    assert drawn.fresh
+    assert not drawn.known
+
+
+def test_all_other_values_of_all_sites_are_as_likely(key):
+    """By one chi-square test; a second site must not reach the border."""
+    env = Hypergrid(2, 5)
+    for x, per_site in (((1, 3), (4, 4)), ((4, 2), (4, 3))):
+        children = jax.vmap(env.mutate, (0, None))(jax.random.split(key, 4096), jnp.asarray(x))
+        law = np.zeros((5, 5))
+        for site, others in enumerate(per_site):
+            for value in set(range(others + 1)) - {x[site]}:
+                law[tuple(np.where(np.arange(2) == site, value, x))] = 1 / (2 * others)
+        counts = np.zeros((5, 5))
+        np.add.at(counts, tuple(np.asarray(children).T), 1)
+        assert fits(counts.ravel(), law.ravel())
+
+
 def test_several_batches_of_the_buffer_are_a_larger_one(key):
     step = jnp.asarray(0)
     several = propose(FromReplay(3), agents(0), key, step)
@@ -227,6 +262,10 @@ def test_a_behaviour_says_what_it_lacks(key):
         FromReplay()(nobody, key, jnp.asarray(0), BATCH)
     with pytest.raises(ValueError, match="a replay"):
         Collect(OnPolicy())(nobody, key, jnp.asarray(0), BATCH)
+    with pytest.raises(ValueError, match="a replay"):
+        Mutate()(nobody, key, jnp.asarray(0), BATCH)
+    with pytest.raises(ValueError, match="Diffusion is no SiteEnvironment"):
+        Mutate()(agents_for(BEHAVIOURS["mala-cycle"], 0), key, jnp.asarray(0), BATCH)
     with pytest.raises(ValueError, match="exact samples, which DeceptiveGrid has not"):
         FromSamples()(nobody, key, jnp.asarray(0), BATCH)
     with pytest.raises(ValueError, match=r"chains=ChainsConfig\(\)"):
@@ -250,6 +289,7 @@ def test_a_behaviour_says_what_it_lacks(key):
         (lambda: MALA(Collect(OnPolicy())), "inside Collect"),
         (lambda: LocalSearch(FromReplay(2)), "one batch, got one of 2"),
         (lambda: MALA(FromReplay(2)), "one batch, got one of 2"),
+        (lambda: Mutate("best"), "draw must be"),
         (lambda: FromReplay(0), "batches must be >= 1"),
         (lambda: MALA(OnPolicy(), 0, 0), "num_steps must be >= 1"),
         (lambda: MALA(OnPolicy(), 5, 5), "burn_in must be below num_steps"),

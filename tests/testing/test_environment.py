@@ -20,6 +20,9 @@ from didact.environments import (
     published_backward_kernel,
 )
 from didact.testing import ConformanceError, check_environment
+from didact.testing._laws import Ledger
+from didact.testing._sites import check_sites
+from didact.testing._statistics import generator
 
 # ---- masks and supports ----------------------------------------------------------------------
 
@@ -288,6 +291,56 @@ class SeedsPython(Hypergrid):
 
 
 GRID = (2, 3)
+
+
+class MutatesTwice(Hypergrid):
+    """Two values change."""
+
+    def mutate(self, key, x):
+        first, second = jax.random.split(key)
+        return super().mutate(first, super().mutate(second, x))
+
+
+class LeavesTheGrid(Hypergrid):
+    """A second coordinate may reach the border, where there is no object."""
+
+    def mutate(self, key, x):
+        site_key, value_key = jax.random.split(key)
+        site = jax.random.randint(site_key, (), 0, self.dim)
+        return x.at[site].set(jax.random.randint(value_key, (), 0, self.side))
+
+
+class NeverMutates(Hypergrid):
+    """An object stays what it is."""
+
+    def mutate(self, key, x):
+        return x
+
+
+class MutatesUpwards(Hypergrid):
+    """One step up is more likely than one step down."""
+
+    def mutate(self, key, x):
+        up = jax.random.bernoulli(key, 0.7)
+        return x.at[0].set(jnp.clip(x[0] + jnp.where(up, 1, -1), 0, self.side - 2))
+
+
+SITE_FAULTS = [
+    (MutatesTwice, "changes one value of an object"),
+    (LeavesTheGrid, "gives an object"),
+    (NeverMutates, "mutate changes something"),
+    (MutatesUpwards, "as often as back"),
+]
+
+
+@pytest.mark.parametrize(("kind", "law"), SITE_FAULTS)
+def test_a_planted_fault_of_sites_is_found(kind, law, key):
+    """By the check of sites alone, which is the last of an environment's."""
+    env = kind(2, 5)
+    with pytest.raises(ConformanceError, match=law):
+        check_sites(Ledger(env), env, key, generator(key))
+
+
 FAULTS = [
     (MaskOffByOne, GRID, "an edge that P_B allows is one that P_F allows"),
     (ParentsThatAreTerminal, GRID, "an edge that P_B allows is one that P_F allows"),

@@ -19,6 +19,7 @@ from ._from_samples import FromSamples as FromSamples
 from ._local_search import LocalSearch as LocalSearch
 from ._mala import MALA as MALA
 from ._mala import run_mala as run_mala
+from ._mutate import Mutate as Mutate
 from ._thompson import Thompson as Thompson
 from ._uniform import FromUniform as FromUniform
 from ._uniform import uniform_sampler as uniform_sampler
@@ -38,6 +39,7 @@ __all__ = [
     "FromTeacher",
     "FromUniform",
     "LocalSearch",
+    "Mutate",
     "OnPolicy",
     "Proposal",
     "Thompson",

@@ -6,6 +6,7 @@ from .._types import EnumerableEnvironment as EnumerableEnvironment
 from .._types import Environment as Environment
 from .._types import Kernel as Kernel
 from .._types import PathwiseKernel as PathwiseKernel
+from .._types import SiteEnvironment as SiteEnvironment
 from .._types import Trajectory as Trajectory
 from ._diffusion import Brownian as Brownian
 from ._diffusion import Diffusion as Diffusion
@@ -37,6 +38,7 @@ __all__ = [
     "PathwiseKernel",
     "PrependAppend",
     "Process",
+    "SiteEnvironment",
     "StringState",
     "Strings",
     "Trajectory",

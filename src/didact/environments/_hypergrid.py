@@ -3,11 +3,13 @@
 import operator
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._kernels import Categorical
-from .._types import EnumerableEnvironment
+from .._types import EnumerableEnvironment, SiteEnvironment
+from ._sites import other_value
 
 
 class HypergridState(eqx.Module):
@@ -17,7 +19,7 @@ class HypergridState(eqx.Module):
     stopped: Bool[Array, ""]
 
 
-class Hypergrid(EnumerableEnvironment):
+class Hypergrid(EnumerableEnvironment, SiteEnvironment):
     """The hypergrid of Bengio et al. (2021), with the border rule of Kim et al. (2025).
 
     From position 0, action i < `dim` adds 1 to coordinate i and action `dim` stops. A move
@@ -142,6 +144,14 @@ class Hypergrid(EnumerableEnvironment):
         )
         parents = jnp.append(down & ~state.stopped, state.stopped)
         return Categorical(jnp.zeros(self.num_actions) if params is None else params, parents)
+
+    def mutate(self, key: PRNGKeyArray, x: Int[Array, " dim"]) -> Int[Array, " dim"]:
+        """The position with another value of one coordinate: no second one reaches the border."""
+        site_key, value_key = jax.random.split(key)
+        site = jax.random.randint(site_key, (), 0, self.dim)
+        others = jnp.arange(self.dim) != site
+        num_values = self.side - jnp.any(others & (x == self.side - 1))
+        return x.at[site].set(other_value(value_key, x[site], num_values))
 
     def depth(self, state: HypergridState) -> Int[Array, ""]:
         """Sum of the coordinates, and 1 for a stop."""

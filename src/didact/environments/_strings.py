@@ -4,12 +4,14 @@ import abc
 import operator
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._checks import require
 from .._kernels import Categorical
-from .._types import EnumerableEnvironment
+from .._types import EnumerableEnvironment, SiteEnvironment
+from ._sites import other_value
 
 
 class StringState(eqx.Module):
@@ -19,7 +21,7 @@ class StringState(eqx.Module):
     length: Int[Array, ""]
 
 
-class Strings(EnumerableEnvironment):
+class Strings(EnumerableEnvironment, SiteEnvironment):
     """What environments of strings share: their states and the numbers of these.
 
     The states are the strings of up to `length` symbols, the initial one is empty, those of
@@ -102,6 +104,13 @@ class Strings(EnumerableEnvironment):
     def log_reference(self, state: StringState) -> Float[Array, ""]:
         """0."""
         return jnp.zeros(())
+
+    def mutate(self, key: PRNGKeyArray, x: Int[Array, " length"]) -> Int[Array, " length"]:
+        """The string with another symbol in one place."""
+        site_key, value_key = jax.random.split(key)
+        site = jax.random.randint(site_key, (), 0, self.length)
+        num_values = jnp.asarray(self.num_symbols)
+        return x.at[site].set(other_value(value_key, x[site], num_values))
 
     def depth(self, state: StringState) -> Int[Array, ""]:
         """The length of the string."""

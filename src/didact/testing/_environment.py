@@ -14,6 +14,8 @@ from ._kernel import edge_form, log_prob_fault
 from ._laws import Checked, Ledger, show
 from ._paths import check_walks
 from ._process import unchanged
+from ._sites import check_sites
+from ._statistics import generator
 
 SIZES = ("num_steps", "fewest_steps", "feature_size", "forward_size", "backward_size")
 COUNTS = ("num_internal", "num_terminal_states", "num_actions")
@@ -43,7 +45,9 @@ def check_environment(
       state, or back to a terminal one;
     - each edge leads one deeper, every state is reached, and the longest and the shortest
       trajectory are as long as `num_steps` and `fewest_steps` say;
-    - P_F, P_B and a learned P_B sum to 1, and draws have the law that they state.
+    - P_F, P_B and a learned P_B sum to 1, and draws have the law that they state;
+    - where there is `mutate` (`didact.environments.SiteEnvironment`), it changes one value of an
+      object, and comes back as often as it went.
 
     Any other environment, and one with too many states, is checked along trajectories that are
     drawn with random parameters, and on the ways back from their ends by P_B. Where edges are
@@ -90,13 +94,15 @@ def _check_enumerable(
         ledger.leave_out("the numbers of states: there are 2^31 or more")
         return "", False
     _check_number_forms(ledger, env)
+    random = generator(key)
     if count <= max_states:
         found = check_states(ledger, env, key, np.arange(count))
         check_graph(ledger, env, found)
+        check_sites(ledger, env, key, random)
         return f"all {count:,} states", True
-    random = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
     drawn = random.choice(count, max_states - 2, replace=False)
     check_states(ledger, env, key, np.union1d(drawn, [0, count - 1]))
+    check_sites(ledger, env, key, random)
     ledger.leave_out("laws of all states together: there are too many")
     return f"{max_states:,} of {count:,} states, ", False
 
