@@ -48,6 +48,7 @@ SIMILAR = (
     "chains",
     "mala-cycle",
     "collect",
+    "cycle",
 )
 
 
@@ -121,8 +122,8 @@ def propose(behaviour, agents, key, step):
 @pytest.mark.parametrize(
     "behaviour",
     # An annealed epsilon and a greedy search are an epsilon and a search; a uniform policy is one,
-    # chains move as a search does, MALA inside a cycle is MALA and a cycle, and what is collected
-    # is another's.
+    # chains move as a search does, MALA inside a cycle is MALA and a cycle, what is collected is
+    # another's, and a cycle of sizes is a cycle.
     [
         pytest.param(one, marks=[pytest.mark.slow] * (name in SIMILAR), id=name)
         for name, one in BEHAVIOURS.items()

@@ -16,8 +16,17 @@ from didact.testing._trajectories import check_trajectories
 from .._tabular import network_sampler
 from ._instances import ENUMERABLE_ENVIRONMENTS, ENVIRONMENTS
 
+# Each dimension, kind and size that is a case of its own: the others are between them.
+BETWEEN = ("hypergrid-1x3", "hypergrid-3x3", "hypergrid-4x2", "autoregressive-3^1", "brownian-3d-2")
 
-@pytest.mark.parametrize("env", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        pytest.param(env, marks=[pytest.mark.slow] * (name in BETWEEN), id=name)
+        for name, env in ENVIRONMENTS.items()
+    ],
+)
 def test_every_law_holds(env, key):
     checked = check_environment(env, key=key)
     assert not checked.left_out

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from didact._experiment import OptimiserConfig
-from didact.behaviours import FromReplay, FromTeacher, OnPolicy
+from didact.behaviours import Cycle, FromReplay, FromTeacher, Mutate, OnPolicy
 from didact.environments import Hypergrid, published_backward_kernel
 from didact.networks import MLPConfig
 from didact.objectives import TB, Squared
@@ -25,7 +25,7 @@ every_grid = pytest.mark.parametrize("size", GRIDS, ids=str)
 
 def test_all_methods_of_the_comparison_are_there():
     assert set(GRID_PRESETS) == PUBLISHED | {
-        *("one-sided", "tb-prt-late", "didact"),
+        *("one-sided", "tb-prt-late", "mutate", "didact"),
         *EXPLORATION_PRESETS,
     }
     assert all(GRID_PRESETS.values())
@@ -172,3 +172,30 @@ def test_rates_may_fall_at_the_end(size):
     rates = OptimiserConfig(milestones=(published.steps * 4 // 5,))
     assert experiment == dataclasses.replace(published, optimiser=rates)
     assert grid("tb-prt-late", *size, steps=700).optimiser.milestones == (560,)
+
+
+@every_grid
+def test_the_search_by_mutation_has_the_rates_and_the_replay_of_our_own(size):
+    mutating, ours, published = (grid(name, *size) for name in ("mutate", "didact", "tb-prt"))
+    assert mutating.teacher_reward is None
+    assert (mutating.optimiser, mutating.replay) == (ours.optimiser, published.replay)
+    assert mutating.reward_calls(mutating.steps) == published.reward_calls(published.steps)
+    assert mutating.replay is not None
+    search = Mutate(RankDraw(1 / mutating.replay.capacity))
+    turns = mutating.behaviour.behaviours
+    assert len(turns) == 16
+    assert set(turns[1::2]) == {FromReplay(4)}
+    assert sorted(map(repr, turns[::2])) == sorted(map(repr, (*[OnPolicy()] * 7, search)))
+
+
+def test_among_many_objects_our_own_also_searches_by_mutation():
+    """(6, 16) has 16 million; (6, 14) has 7 million, of which the buffer holds a tenth."""
+    many, fewer = grid("didact", 6, 16), grid("didact", 6, 14)
+    best, rest = Mutate(RankDraw(1e-6)), FromReplay(4)
+    own, taught = OnPolicy(), FromTeacher()
+    assert many.behaviour == Cycle((own, rest, taught, rest, best, rest, taught, rest))
+    assert fewer.behaviour == grid("didact", 4, 16).behaviour
+    assert many.replay is not None
+    assert fewer.replay is not None
+    assert many.replay.rank_offset == 5e-5
+    assert (many.replay.capacity, fewer.replay.rank_offset) == (1_000_000, 0.01)

@@ -32,7 +32,7 @@ SEEDS, QUICK_SEEDS = 3, 2
 _GRIDS = ("grid-2x128", "grid-2x256", "grid-4x16", "grid-4x32")
 _ON_GRIDS = (
     *("tb", "eps", "gafn", "tb-prt", "tb-per", "teacher", "teacher-prt", "teacher-per"),
-    *("one-sided", "tb-prt-late", "didact", "metropolis"),
+    *("one-sided", "tb-prt-late", "mutate", "didact", "metropolis"),
 )
 _ON_VECTORS = ("pis", "tb", "explore", "tb-per", "tb-mala", "teacher", "teacher-mala")
 _ON_STRINGS = ("tb", "tb-prt", "tb-per", "search-prt", "teacher-prt", "teacher-per")

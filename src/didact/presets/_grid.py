@@ -1,22 +1,28 @@
 """The deceptive grid, with the methods of the paper's comparison and others."""
 
+from dataclasses import replace
 from typing import Literal
 
 from .._experiment import Experiment, OptimiserConfig
-from ..behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
+from ..behaviours import Cycle, FromReplay, FromTeacher, Mutate, OnPolicy
 from ..environments import Hypergrid, published_backward_kernel
 from ..objectives import Squared
-from ..replay import Priority, ReplayConfig
+from ..replay import Priority, RankDraw, ReplayConfig
 from ..targets import DeceptiveGrid
 from ..teacher import DoubleLog, OneSided
 from ._exploration import EXPLORATION_PRESETS, UNEXPLORED, Parts, explore
 
 _MOST_REPLAYED = 1_000_000
+_MANY = 10 * _MOST_REPLAYED
+"""Objects: of so many the buffer does not hold a tenth, and few runs see one in ten."""
 _FLOOR = 0.15
 """Of the Teacher's reward, all objects together, as a share of the Student's Ẑ."""
 _REPLAYED = 4
 """Batches of the buffer in a step that learns from it. With 8 the Student hardens around what has
 been seen before all is: it finds later."""
+_FEW = 50
+"""Of the buffer, where one in millions is worth finding: those are replayed as often as all the
+others of their order of magnitude."""
 GRID_PRESETS = {
     "tb": "trajectory balance, on-policy",
     "eps": "trajectory balance with 1 % uniform actions",
@@ -27,6 +33,7 @@ GRID_PRESETS = {
     "teacher-prt": "adaptive Teacher with reward-prioritised replay",
     "teacher-per": "adaptive Teacher with replay prioritised by the Teacher's reward",
     "one-sided": "Teacher of under-sampling times reward, which also orders the buffer",
+    "mutate": "no Teacher: replay by reward, and a search one coordinate away from the best",
     "didact": "our own: replay by reward, and a Teacher of what is missed and what is new",
     **EXPLORATION_PRESETS,
 }
@@ -76,13 +83,18 @@ def grid(
             *(preset, own, by_teacher), regression=Squared(), depth=depth, batch_size=batch_size
         )
     else:
-        published = {"didact": "tb-prt", "tb-prt-late": "tb-prt"}.get(preset, preset)
+        by_reward = ("didact", "mutate", "tb-prt-late")
+        published = "tb-prt" if preset in by_reward else preset
         parts = _published(published, own, by_teacher, target, batch_size)
     steps = paper_steps(dim, side, buffered="replay" in parts) if steps is None else steps
     if preset == "tb-prt-late":
         parts["optimiser"] = _late(steps)
+    if preset == "mutate":
+        parts |= _mutating(own, parts["replay"], steps)
     if preset == "didact":
         parts |= _own(own, by_teacher, environment.num_terminal_states, steps)
+        if environment.num_terminal_states > _MANY:
+            parts |= _among_many(own, by_teacher, parts["replay"])
     return Experiment(
         environment=environment,
         target=target,
@@ -113,9 +125,36 @@ def _own(own: OnPolicy, by_teacher: FromTeacher, num_objects: int, steps: int) -
     return {
         "behaviour": Cycle((own, replayed, own, replayed, by_teacher, replayed, own, replayed)),
         "teacher_reward": OneSided(floor=_FLOOR / num_objects),
-        "optimiser": OptimiserConfig(
-            learning_rate=3e-3, decay_steps=max(steps, 1), final_fraction=0.02
-        ),
+        "optimiser": _falling(steps),
+    }
+
+
+def _falling(steps: int) -> OptimiserConfig:
+    return OptimiserConfig(learning_rate=3e-3, decay_steps=max(steps, 1), final_fraction=0.02)
+
+
+def _mutating(own: OnPolicy, replay: ReplayConfig, steps: int) -> Parts:
+    """The same rates and replay without a Teacher: one new batch in eight differs in one coordinate
+    from the best objects so far. From one mode these come to all, at half the time of a step; the
+    first has to be met by the Student.
+    """
+    replayed, search = FromReplay(_REPLAYED), Mutate(RankDraw(1 / replay.capacity))
+    turns = (*(own, replayed) * 4, search, replayed, *(own, replayed) * 3)
+    return {"behaviour": Cycle(turns), "optimiser": _falling(steps)}
+
+
+def _among_many(own: OnPolicy, by_teacher: FromTeacher, replay: ReplayConfig) -> Parts:
+    """What it changes where there are too many objects to look everywhere. Half of the new batches
+    are the Teacher's, by whose even looks a first mode is found, and a quarter differ in one
+    coordinate from the best objects so far: from one mode these come to all. The buffer then
+    replays the first few objects as well, which else would be lost among a million.
+    """
+    replayed = FromReplay(_REPLAYED)
+    search = Mutate(RankDraw(1 / replay.capacity))
+    turns = (own, replayed, by_teacher, replayed, search, replayed, by_teacher, replayed)
+    return {
+        "behaviour": Cycle(turns),
+        "replay": replace(replay, rank_offset=_FEW / _MOST_REPLAYED),
     }
 
 

@@ -53,7 +53,8 @@ def _differ(forth: Any, back: Any) -> bool:
     from scipy import stats
 
     table = [[forth, _DRAWS - forth], [back, _DRAWS - back]]
-    return bool(stats.fisher_exact(table)[1] < ERROR_RATE / (_STARTS * _NEIGHBOURS))
+    p: Any = stats.fisher_exact(table)[1]
+    return bool(p < ERROR_RATE / (_STARTS * _NEIGHBOURS))
 
 
 @eqx.filter_jit
