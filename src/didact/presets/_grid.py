@@ -34,7 +34,7 @@ GRID_PRESETS = {
     "teacher-per": "adaptive Teacher with replay prioritised by the Teacher's reward",
     "one-sided": "Teacher of under-sampling times reward, which also orders the buffer",
     "mutate": "no Teacher: replay by reward, and a search one coordinate away from the best",
-    "didact": "our own: replay by reward, and a Teacher of what is missed and what is new",
+    "didact": "our own: replay by reward, mutants, and a Teacher of what is missed and what is new",
     **EXPLORATION_PRESETS,
 }
 """Name and one-line description of each method."""
@@ -92,8 +92,9 @@ def grid(
     if preset == "mutate":
         parts |= _mutating(own, parts["replay"], steps)
     if preset == "didact":
-        parts |= _own(own, by_teacher, environment.num_terminal_states, steps)
-        if environment.num_terminal_states > _MANY:
+        many = environment.num_terminal_states
+        parts |= _own(own, by_teacher, parts["replay"], many, steps)
+        if many > _MANY:
             parts |= _among_many(own, by_teacher, parts["replay"])
     return Experiment(
         environment=environment,
@@ -114,19 +115,28 @@ def _late(steps: int) -> OptimiserConfig:
     return OptimiserConfig(milestones=(max(steps * 4 // 5, 1),))
 
 
-def _own(own: OnPolicy, by_teacher: FromTeacher, num_objects: int, steps: int) -> Parts:
+def _own(
+    own: OnPolicy, by_teacher: FromTeacher, replay: ReplayConfig, num_objects: int, steps: int
+) -> Parts:
     """What our own method changes of replay by reward. A high rate that falls holds the most of
-    what has been found, and ends the search early; so one new batch in four is a Teacher's, whose
+    what has been found, and ends the search early; so one new batch in eight is a Teacher's, whose
     reward has a floor: while the Student misses what has been seen, it goes there, and the less is
-    missed, the more evenly it looks everywhere. What is replayed costs no rewards, so a step takes
-    more of it: what is held in the end is held more exactly.
+    missed, the more evenly it looks everywhere. What it finds first leads to others that share
+    coordinates with it: as many batches are mutants of the best. What is replayed costs no rewards,
+    so a step takes more of it: what is held in the end is held more exactly.
     """
-    replayed = FromReplay(_REPLAYED)
+    replayed, search = FromReplay(_REPLAYED), _search(replay)
+    new = (own, own, search, own, own, own, by_teacher, own)
     return {
-        "behaviour": Cycle((own, replayed, own, replayed, by_teacher, replayed, own, replayed)),
+        "behaviour": Cycle(tuple(each for turn in new for each in (turn, replayed))),
         "teacher_reward": OneSided(floor=_FLOOR / num_objects),
         "optimiser": _falling(steps),
     }
+
+
+def _search(replay: ReplayConfig) -> Mutate:
+    """One coordinate away from the first few of a full buffer, mostly."""
+    return Mutate(RankDraw(1 / replay.capacity))
 
 
 def _falling(steps: int) -> OptimiserConfig:
@@ -134,11 +144,10 @@ def _falling(steps: int) -> OptimiserConfig:
 
 
 def _mutating(own: OnPolicy, replay: ReplayConfig, steps: int) -> Parts:
-    """The same rates and replay without a Teacher: one new batch in eight differs in one coordinate
-    from the best objects so far. From one mode these come to all, at half the time of a step; the
-    first has to be met by the Student.
+    """The same rates, replay and search without a Teacher, at half the time of a step. The first
+    mode has to be met by the Student, which may take most of the training.
     """
-    replayed, search = FromReplay(_REPLAYED), Mutate(RankDraw(1 / replay.capacity))
+    replayed, search = FromReplay(_REPLAYED), _search(replay)
     turns = (*(own, replayed) * 4, search, replayed, *(own, replayed) * 3)
     return {"behaviour": Cycle(turns), "optimiser": _falling(steps)}
 
@@ -149,8 +158,7 @@ def _among_many(own: OnPolicy, by_teacher: FromTeacher, replay: ReplayConfig) ->
     coordinate from the best objects so far: from one mode these come to all. The buffer then
     replays the first few objects as well, which else would be lost among a million.
     """
-    replayed = FromReplay(_REPLAYED)
-    search = Mutate(RankDraw(1 / replay.capacity))
+    replayed, search = FromReplay(_REPLAYED), _search(replay)
     turns = (own, replayed, by_teacher, replayed, search, replayed, by_teacher, replayed)
     return {
         "behaviour": Cycle(turns),
