@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 
 from didact._experiment import OptimiserConfig
-from didact.behaviours import Cycle, FromReplay, FromTeacher, Mutate, OnPolicy
+from didact.behaviours import FromReplay, FromTeacher, Mutate, OnPolicy
 from didact.environments import Hypergrid, published_backward_kernel
 from didact.networks import MLPConfig
 from didact.objectives import TB, Squared
 from didact.presets import EXPLORATION_PRESETS, GRID_PRESETS, grid
 from didact.replay import RankDraw
 from didact.targets import DeceptiveGrid
-from didact.teacher import DoubleLog
+from didact.teacher import DoubleLog, OneSided
 
 GRIDS = [(2, 128), (2, 256), (4, 16), (4, 32)]
 WITH_BUFFER = {"tb-prt", "tb-per", "teacher-prt", "teacher-per"}
@@ -174,28 +174,37 @@ def test_rates_may_fall_at_the_end(size):
     assert grid("tb-prt-late", *size, steps=700).optimiser.milestones == (560,)
 
 
-@every_grid
-def test_the_search_by_mutation_has_the_rates_and_the_replay_of_our_own(size):
-    mutating, ours, published = (grid(name, *size) for name in ("mutate", "didact", "tb-prt"))
-    assert mutating.teacher_reward is None
-    assert (mutating.optimiser, mutating.replay) == (ours.optimiser, published.replay)
-    assert mutating.reward_calls(mutating.steps) == published.reward_calls(published.steps)
-    assert mutating.replay is not None
-    search = Mutate(RankDraw(1 / mutating.replay.capacity))
-    turns = mutating.behaviour.behaviours
-    assert len(turns) == 16
+def new_turns(experiment):
+    """What makes new batches; every other turn is of the buffer, four of its batches in each."""
+    turns = experiment.behaviour.behaviours
     assert set(turns[1::2]) == {FromReplay(4)}
-    assert sorted(map(repr, turns[::2])) == sorted(map(repr, (*[OnPolicy()] * 7, search)))
+    return turns[::2]
 
 
-def test_among_many_objects_our_own_also_searches_by_mutation():
+@every_grid
+def test_our_own_has_a_teacher_and_mutants_and_a_preset_the_mutants_alone(size):
+    ours, mutating, published = (grid(name, *size) for name in ("didact", "mutate", "tb-prt"))
+    rates = OptimiserConfig(learning_rate=3e-3, decay_steps=ours.steps, final_fraction=0.02)
+    assert ours.replay == mutating.replay == published.replay
+    assert ours.replay is not None
+    assert ours.optimiser == mutating.optimiser == rates
+    for experiment in (ours, mutating):
+        calls = experiment.reward_calls(experiment.steps)
+        assert calls == published.reward_calls(published.steps)
+    own, search = OnPolicy(), Mutate(RankDraw(1 / ours.replay.capacity))
+    assert new_turns(ours) == (own, own, search, own, own, own, FromTeacher(), own)
+    assert new_turns(mutating) == (own, own, own, own, search, own, own, own)
+    assert ours.teacher_reward == OneSided(floor=0.15 / ours.environment.num_terminal_states)
+    assert mutating.teacher_reward is None
+
+
+def test_among_many_objects_our_own_looks_and_searches_more():
     """(6, 16) has 16 million; (6, 14) has 7 million, of which the buffer holds a tenth."""
     many, fewer = grid("didact", 6, 16), grid("didact", 6, 14)
-    best, rest = Mutate(RankDraw(1e-6)), FromReplay(4)
     own, taught = OnPolicy(), FromTeacher()
-    assert many.behaviour == Cycle((own, rest, taught, rest, best, rest, taught, rest))
-    assert fewer.behaviour == grid("didact", 4, 16).behaviour
+    assert new_turns(many) == (own, taught, Mutate(RankDraw(1e-6)), taught)
     assert many.replay is not None
     assert fewer.replay is not None
-    assert many.replay.rank_offset == 5e-5
-    assert (many.replay.capacity, fewer.replay.rank_offset) == (1_000_000, 0.01)
+    assert (many.replay.capacity, many.replay.rank_offset) == (1_000_000, 5e-5)
+    assert new_turns(fewer).count(taught) == 1
+    assert fewer.replay.rank_offset == 0.01
