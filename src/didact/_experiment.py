@@ -199,11 +199,13 @@ class Experiment(eqx.Module):
                     f"{turn.source!r} be 1."
                 )
         if self.replay is None:
-            if any(turn.source == "replay" or turn.collects for turn in turns):
+            if any(turn.needs_buffer or turn.collects for turn in turns):
                 raise ValueError("The schedule asks a buffer: give the Experiment a replay.")
             return
-        if sources[0] == "replay":
-            raise ValueError("The schedule must not begin with replay: the buffer is empty then.")
+        if turns[0].needs_buffer:
+            raise ValueError(
+                "The schedule must not begin with objects of the buffer: it is empty then."
+            )
         if self.replay.capacity < self._added:
             raise ValueError(
                 f"The buffer must hold what a step adds to it or refreshes: capacity "

@@ -177,8 +177,8 @@ class EnumerableEnvironment(Environment):
 
 
 class SiteEnvironment(Environment):
-    """An environment whose objects are made of sites, each of which can take another value while
-    the others stay.
+    """An environment whose objects are made of sites, the numbers that x consists of: each can take
+    another value while the others stay.
     """
 
     @abc.abstractmethod

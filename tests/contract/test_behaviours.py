@@ -1,5 +1,6 @@
 """The laws of a behaviour, over every instance, and what the shipped ones have beside them."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -26,7 +27,7 @@ from didact.behaviours import (
     Thompson,
     Turn,
 )
-from didact.environments import Diffusion, Hypergrid
+from didact.environments import Autoregressive, Diffusion, Hypergrid, PrependAppend
 from didact.targets import DeceptiveGrid, GaussianMixture
 from didact.testing import _behaviour, check_behaviour
 
@@ -147,16 +148,18 @@ def test_what_each_turn_costs_and_promises():
     assert own.turns == (Turn("student", 1, on_policy=True),)
     assert OnPolicy(epsilon=0.1).turns == OnPolicy(temperature=2.0).turns == (Turn("student"),)
     assert FromTeacher().turns == (Turn("teacher"),)
-    assert FromReplay().turns == (Turn("replay", 0),)
-    assert FromReplay(3).turns == (Turn("replay", 0, batches=3),)
+    drawn = {"from_buffer": True}
+    assert FromReplay().turns == (Turn("replay", 0, **drawn),)
+    assert FromReplay(3).turns == (Turn("replay", 0, batches=3, **drawn),)
     assert BEHAVIOURS["cycle-of-sizes"].most_batches == 3
     assert FromSamples().turns == (Turn("samples"),)
     assert Collect(own).turns == (Turn("student", collects=True),)
     assert MALA(own, 10, 5).turns == (Turn("search", 13),)
-    assert MALA(FromReplay(), 10, 5).turns == (Turn("search", 12),)
-    assert Collect(MALA(FromReplay())).turns == (Turn("search", 202, collects=True),)
-    assert LocalSearch(own).turns == LocalSearch(FromReplay()).turns == (Turn("search"),)
-    assert Mutate().turns == (Turn("search"),)
+    assert MALA(FromReplay(), 10, 5).turns == (Turn("search", 12, **drawn),)
+    assert Collect(MALA(FromReplay())).turns == (Turn("search", 202, collects=True, **drawn),)
+    assert LocalSearch(own).turns == (Turn("search"),)
+    assert LocalSearch(FromReplay()).turns == (Turn("search", **drawn),)
+    assert Mutate().turns == (Turn("search", **drawn),)
     assert FromUniform().turns == (Turn("uniform"),)
     assert FromChains().turns == (Turn("chains"),)
     assert Thompson().turns == (Turn("student"),)
@@ -206,12 +209,13 @@ def test_a_cycle_takes_turns_by_the_number_of_the_step(key):
 
 def test_mutants_differ_in_one_site_from_what_is_drawn_for_them(key):
     """By the rule of the behaviour, or by that of the buffer."""
+    best_first = replay.RankDraw(1e-9)
     buffer = agents(0).replay
     held = np.asarray(buffer.x)[: int(buffer.size)]
     best = held[np.argmin(np.asarray(buffer.rank)[: int(buffer.size)])]
     drawn, first = (
         propose(behaviour, agents(0), key, jnp.asarray(0))
-        for behaviour in (Mutate(), Mutate(replay.RankDraw(1e-9)))
+        for behaviour in (Mutate(), Mutate(best_first))
     )
     away = np.sum(np.asarray(drawn.trajectory.terminal.position)[:, None] != held, axis=2)
     assert np.all(away.min(axis=1) <= 1)
@@ -220,20 +224,28 @@ def test_mutants_differ_in_one_site_from_what_is_drawn_for_them(key):
     np.testing.assert_array_equal(one_off, 1)
     assert drawn.fresh
     assert not drawn.known
+    ruled = dataclasses.replace(agents(0), draw=best_first)
+    assert eqx.tree_equal(propose(Mutate(), ruled, key, jnp.asarray(0)), first)
 
 
-def test_all_other_values_of_all_sites_are_as_likely(key):
-    """By one chi-square test; a second site must not reach the border."""
-    env = Hypergrid(2, 5)
-    for x, per_site in (((1, 3), (4, 4)), ((4, 2), (4, 3))):
-        children = jax.vmap(env.mutate, (0, None))(jax.random.split(key, 4096), jnp.asarray(x))
-        law = np.zeros((5, 5))
-        for site, others in enumerate(per_site):
-            for value in set(range(others + 1)) - {x[site]}:
-                law[tuple(np.where(np.arange(2) == site, value, x))] = 1 / (2 * others)
-        counts = np.zeros((5, 5))
-        np.add.at(counts, tuple(np.asarray(children).T), 1)
-        assert fits(counts.ravel(), law.ravel())
+SITES = [
+    (Hypergrid(2, 5), (1, 3), (5, 5)),
+    (Hypergrid(2, 5), (4, 2), (5, 4)),  # a second site must not reach the border
+    (PrependAppend(3, 2), (0, 2), (3, 3)),
+    (Autoregressive(2, 2), (1, 1), (2, 2)),
+]
+"""An environment, an object, and the number of values that each of its sites may have."""
+
+
+@pytest.mark.parametrize(("env", "x", "num_values"), SITES)
+def test_all_other_values_of_all_sites_are_as_likely(env, x, num_values, key):
+    children = jax.vmap(env.mutate, (0, None))(jax.random.split(key, 4096), jnp.asarray(x))
+    law, counts = np.zeros((5, 5)), np.zeros((5, 5))
+    for site, number in enumerate(num_values):
+        for value in set(range(number)) - {x[site]}:
+            law[tuple(np.where(np.arange(2) == site, value, x))] = 1 / (2 * (number - 1))
+    np.add.at(counts, tuple(np.asarray(children).T), 1)
+    assert fits(counts.ravel(), law.ravel())
 
 
 def test_several_batches_of_the_buffer_are_a_larger_one(key):
@@ -290,7 +302,7 @@ def test_a_behaviour_says_what_it_lacks(key):
         (lambda: MALA(Collect(OnPolicy())), "inside Collect"),
         (lambda: LocalSearch(FromReplay(2)), "one batch, got one of 2"),
         (lambda: MALA(FromReplay(2)), "one batch, got one of 2"),
-        (lambda: Mutate("best"), "draw must be"),
+        (lambda: Mutate("best"), "draw cannot be"),
         (lambda: FromReplay(0), "batches must be >= 1"),
         (lambda: MALA(OnPolicy(), 0, 0), "num_steps must be >= 1"),
         (lambda: MALA(OnPolicy(), 5, 5), "burn_in must be below num_steps"),

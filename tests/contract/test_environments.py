@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from didact._sampler import sample_backward, sample_forward
-from didact.environments import Hypergrid, published_backward_kernel
+from didact.environments import Hypergrid, SiteEnvironment, published_backward_kernel
+from didact.testing import _sites as sites
 from didact.testing import check_environment
 from didact.testing._enumeration import IMPOSSIBLE, facts
 from didact.testing._laws import Ledger
@@ -30,6 +31,7 @@ BETWEEN = ("hypergrid-1x3", "hypergrid-3x3", "hypergrid-4x2", "autoregressive-3^
 def test_every_law_holds(env, key):
     checked = check_environment(env, key=key)
     assert not checked.left_out
+    assert (sites.SITES in checked.laws) == isinstance(env, SiteEnvironment)
     wanted = "all " if env in ENUMERABLE_ENVIRONMENTS.values() else "64 trajectories"
     assert checked.extent.startswith(wanted)
 

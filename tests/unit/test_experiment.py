@@ -10,7 +10,16 @@ import pytest
 
 from didact._config import require_types
 from didact._experiment import Experiment, OptimiserConfig, traced_numbers
-from didact.behaviours import Collect, Cycle, FromReplay, FromTeacher, OnPolicy, Turn
+from didact.behaviours import (
+    Collect,
+    Cycle,
+    FromReplay,
+    FromTeacher,
+    LocalSearch,
+    Mutate,
+    OnPolicy,
+    Turn,
+)
 from didact.environments import Hypergrid
 from didact.networks import MLPConfig
 from didact.objectives import VarGrad
@@ -40,9 +49,15 @@ BUFFER = ReplayConfig(64)
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"behaviour": FromTeacher()}, "give the Experiment a teacher_reward"),
         ({"behaviour": Cycle((OnPolicy(), FromReplay()))}, "give the Experiment a replay"),
+        ({"behaviour": Cycle((OnPolicy(), Mutate()))}, "give the Experiment a replay"),
         (
             {"behaviour": Cycle((FromReplay(), OnPolicy())), "replay": BUFFER},
-            "must not begin with replay",
+            "must not begin with objects of the buffer",
+        ),
+        ({"behaviour": Mutate(), "replay": BUFFER}, "must not begin with objects of the buffer"),
+        (
+            {"behaviour": Cycle((LocalSearch(FromReplay()), OnPolicy())), "replay": BUFFER},
+            "must not begin with objects of the buffer",
         ),
         ({"replay": ReplayConfig(15)}, "capacity 15 is below 16"),
         ({"replay": ReplayConfig(64, merge_every=5)}, "capacity 64 is below 80"),

@@ -79,21 +79,6 @@ def test_our_own_teacher_keeps_all_objects_in_the_order_of_its_reward_times_the_
     assert grid("one-sided", 6, 16).replay.capacity == 1_000_000
 
 
-def test_our_own_method_replays_by_reward_and_lets_a_teacher_look_everywhere():
-    experiment = grid("didact", 4, 16)
-    published = grid("tb-prt", 4, 16)
-    assert experiment.replay == published.replay
-    assert experiment.teacher_reward == OneSided(floor=0.15 / 64_125)
-    sources = [turn.source for turn in experiment.behaviour.turns]
-    assert sources == ["student", "replay", "student", "replay", "teacher", *sources[1:4]]
-    assert [turn.batches for turn in experiment.behaviour.turns] == [1, 4] * 4
-    assert experiment.steps == published.steps
-    assert experiment.reward_calls(experiment.steps) == 96_000
-    optimiser = experiment.optimiser
-    assert (optimiser.learning_rate, optimiser.decay_steps) == (3e-3, 12_000)
-    assert optimiser.final_fraction == 0.02
-
-
 def test_exploration_reaches_both_samplers():
     experiment = grid("sagfn", 2, 8, epsilon=0.1, temperature=2.0)
     turns = (OnPolicy(0.1, 2.0), FromTeacher(0.1, 2.0))

@@ -67,7 +67,8 @@ class Turn(NamedTuple):
     `source`: who makes the batch; `reward_calls`: evaluations of log R, or of its gradient, for
     each of its objects; `on_policy`: whether it has the law of the Student's own trajectories;
     `collects`: whether it is to be collected into the buffer; `batches`: so many times the objects
-    of a batch, which a turn of the buffer may have.
+    of a batch, which a turn of the buffer may have; `from_buffer`: whether its objects are drawn
+    from the buffer, or come of such ones.
     """
 
     source: Source
@@ -75,6 +76,12 @@ class Turn(NamedTuple):
     on_policy: bool = False
     collects: bool = False
     batches: int = 1
+    from_buffer: bool = False
+
+    @property
+    def needs_buffer(self) -> bool:
+        """Whether there is nothing to propose while the buffer is empty."""
+        return self.from_buffer or self.source == "replay"
 
 
 class Behaviour(eqx.Module):

@@ -27,7 +27,7 @@ class FromReplay(Behaviour):
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The buffer, which remembers log R."""
-        return (Turn("replay", reward_calls=0, batches=self.batches),)
+        return (Turn("replay", reward_calls=0, batches=self.batches, from_buffer=True),)
 
     def __call__(
         self,

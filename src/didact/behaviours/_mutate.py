@@ -37,7 +37,7 @@ class Mutate(Behaviour):
     @property
     def turns(self) -> tuple[Turn, ...]:
         """A search, which asks for the reward of each object."""
-        return (Turn("search"),)
+        return (Turn("search", from_buffer=True),)
 
     def __call__(
         self,
@@ -59,14 +59,14 @@ class Mutate(Behaviour):
             raise ValueError("Mutate needs a buffer: give the Experiment a replay.")
         draw_key, site_key, walk_key = jax.random.split(key, 3)
         draw = agents.draw if self.draw is None else self.draw
-        parents, known, real = replay.sample(agents.replay, draw_key, batch_size, draw)
+        parents, log_reward, real = replay.sample(agents.replay, draw_key, batch_size, draw)
         x = jax.vmap(environment.mutate)(jax.random.split(site_key, batch_size), parents)
         return propose_backward(
             agents,
             walk_key,
             x,
-            log_reward=jnp.zeros_like(known),
-            weight=real.astype(known.dtype),
+            log_reward=jnp.zeros_like(log_reward),
+            weight=real.astype(log_reward.dtype),
             fresh=True,
             known=False,
             axis_name=axis_name,

@@ -134,7 +134,7 @@ def estimate(cell: Cell) -> float | None:
         return None
     taught = cell.method.startswith(("teacher", "one-sided", "didact"))
     each = known[1 if taught else 0]
-    if cell.method == "didact":
+    if cell.method in ("didact", "mutate"):
         # Half as many steps of a path, half as wide; or every other batch four times as large.
         each *= 0.4 if part_of(cell.task) == "diffusion" else 3.0
     trajectories = cell.steps * cell.batch_size * len(cell.seeds)

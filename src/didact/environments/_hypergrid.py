@@ -147,6 +147,7 @@ class Hypergrid(EnumerableEnvironment, SiteEnvironment):
 
     def mutate(self, key: PRNGKeyArray, x: Int[Array, " dim"]) -> Int[Array, " dim"]:
         """The position with another value of one coordinate: no second one reaches the border."""
+        x = jnp.asarray(x, jnp.int32)
         site_key, value_key = jax.random.split(key)
         site = jax.random.randint(site_key, (), 0, self.dim)
         others = jnp.arange(self.dim) != site

@@ -107,6 +107,7 @@ class Strings(EnumerableEnvironment, SiteEnvironment):
 
     def mutate(self, key: PRNGKeyArray, x: Int[Array, " length"]) -> Int[Array, " length"]:
         """The string with another symbol in one place."""
+        x = jnp.asarray(x, jnp.int32)
         site_key, value_key = jax.random.split(key)
         site = jax.random.randint(site_key, (), 0, self.length)
         num_values = jnp.asarray(self.num_symbols)

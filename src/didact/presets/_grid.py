@@ -20,9 +20,9 @@ _FLOOR = 0.15
 _REPLAYED = 4
 """Batches of the buffer in a step that learns from it. With 8 the Student hardens around what has
 been seen before all is: it finds later."""
-_FEW = 50
-"""Of the buffer, where one in millions is worth finding: those are replayed as often as all the
-others of their order of magnitude."""
+_OFFSET = 5e-5
+"""Of ranks, where one object in ten thousand is a mode, and less: the first few of the buffer are
+replayed often, one draw in eight being of the first ten of a hundred thousand."""
 GRID_PRESETS = {
     "tb": "trajectory balance, on-policy",
     "eps": "trajectory balance with 1 % uniform actions",
@@ -135,7 +135,10 @@ def _own(
 
 
 def _search(replay: ReplayConfig) -> Mutate:
-    """One coordinate away from the first few of a full buffer, mostly."""
+    """One coordinate away from the best, about as often from each order of magnitude of ranks: a
+    tenth of the parents are the first of a full buffer of some thousands, half of them the first of
+    a buffer that is a tenth full.
+    """
     return Mutate(RankDraw(1 / replay.capacity))
 
 
@@ -156,13 +159,13 @@ def _among_many(own: OnPolicy, by_teacher: FromTeacher, replay: ReplayConfig) ->
     """What it changes where there are too many objects to look everywhere. Half of the new batches
     are the Teacher's, by whose even looks a first mode is found, and a quarter differ in one
     coordinate from the best objects so far: from one mode these come to all. The buffer then
-    replays the first few objects as well, which else would be lost among a million.
+    replays the first few objects as well, which else would be lost among the others.
     """
     replayed, search = FromReplay(_REPLAYED), _search(replay)
     turns = (own, replayed, by_teacher, replayed, search, replayed, by_teacher, replayed)
     return {
         "behaviour": Cycle(turns),
-        "replay": replace(replay, rank_offset=_FEW / _MOST_REPLAYED),
+        "replay": replace(replay, rank_offset=_OFFSET),
     }
 
 

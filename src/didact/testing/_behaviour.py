@@ -29,7 +29,7 @@ TURNS = "turns say who makes each batch"
 SAYS = "a proposal says where it comes from, as its turn does"
 KNOWN = "rewards that are known are log R of the objects"
 HELD = "a batch of the buffer holds its objects, with their rewards"
-EMPTY = "while the buffer is empty, its batches have weight 0"
+EMPTY = "while the buffer is empty, batches made from it have weight 0"
 COPIES = "after its own trajectories a proposal has copies of the first, of weight 0"
 SAME = "the same key gives the same batch"
 KEYS = "each key is used once: batches of different keys differ, and so do trajectories of one"
@@ -107,7 +107,7 @@ def check_behaviour(
         for i, (step, turn) in enumerate(zip(steps, made[: len(turns)], strict=False)):
             pair = keys[jnp.asarray([i, i - 1])]
             _check_alone(ledger, behaviour, agents, batches[i], pair, step, batch_size)
-            if turn.source == "replay":
+            if turn.needs_buffer:
                 _check_empty(ledger, behaviour, agents, keys[i], step, batch_size)
             if turn.on_policy:
                 _check_on_policy(ledger, behaviour, agents, keys[i], step, batch_size)

@@ -14,7 +14,7 @@ from ._kernel import edge_form, log_prob_fault
 from ._laws import Checked, Ledger, show
 from ._paths import check_walks
 from ._process import unchanged
-from ._sites import check_sites
+from ._sites import check_sites, numbered
 from ._statistics import generator
 
 SIZES = ("num_steps", "fewest_steps", "feature_size", "forward_size", "backward_size")
@@ -82,6 +82,7 @@ def check_environment(
         if not all_of_it:
             check_walks(ledger, environment, key, num_paths)
             extent += f"{num_paths} trajectories and their ways back"
+        check_sites(ledger, environment, key, generator(key))
     return ledger.close(extent)
 
 
@@ -90,19 +91,16 @@ def _check_enumerable(
 ) -> tuple[str, bool]:
     """What was looked at, and whether that is all of it."""
     count = env.num_internal + env.num_terminal_states
-    if count >= 2**31:
+    if not numbered(env):
         ledger.leave_out("the numbers of states: there are 2^31 or more")
         return "", False
     _check_number_forms(ledger, env)
-    random = generator(key)
     if count <= max_states:
         found = check_states(ledger, env, key, np.arange(count))
         check_graph(ledger, env, found)
-        check_sites(ledger, env, key, random)
         return f"all {count:,} states", True
-    drawn = random.choice(count, max_states - 2, replace=False)
+    drawn = generator(key).choice(count, max_states - 2, replace=False)
     check_states(ledger, env, key, np.union1d(drawn, [0, count - 1]))
-    check_sites(ledger, env, key, random)
     ledger.leave_out("laws of all states together: there are too many")
     return f"{max_states:,} of {count:,} states, ", False
 
