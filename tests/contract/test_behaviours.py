@@ -302,7 +302,6 @@ def test_a_behaviour_says_what_it_lacks(key):
         (lambda: MALA(Collect(OnPolicy())), "inside Collect"),
         (lambda: LocalSearch(FromReplay(2)), "one batch, got one of 2"),
         (lambda: MALA(FromReplay(2)), "one batch, got one of 2"),
-        (lambda: Mutate("best"), "draw cannot be"),
         (lambda: FromReplay(0), "batches must be >= 1"),
         (lambda: MALA(OnPolicy(), 0, 0), "num_steps must be >= 1"),
         (lambda: MALA(OnPolicy(), 5, 5), "burn_in must be below num_steps"),
