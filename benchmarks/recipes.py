@@ -178,12 +178,18 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
         (order("reward"), seldom, rate(3e-3), cosine),
     ),
     "teacher-per, rate 0.003, cosine": ("teacher-per", (rate(3e-3), cosine)),
-    "didact": ("didact", ()),
-    "didact, rate 0.005": ("didact", (rate(5e-3),)),
-    **{f"didact, all objects kept, k {k:g}": ("didact", (keep_all(k),)) for k in (0.003, 0.001)},
-    **{f"didact, {n} x 16 from replay": ("didact", (replay_larger(n),)) for n in (1, 8)},
+    "teacher-floor": ("teacher-floor", ()),
+    "teacher-floor, rate 0.005": ("teacher-floor", (rate(5e-3),)),
     **{
-        f"didact, {name}, 1 x 16 from replay": ("didact", (replay_larger(1), change))
+        f"teacher-floor, all objects kept, k {k:g}": ("teacher-floor", (keep_all(k),))
+        for k in (0.003, 0.001)
+    },
+    **{
+        f"teacher-floor, {n} x 16 from replay": ("teacher-floor", (replay_larger(n),))
+        for n in (1, 8)
+    },
+    **{
+        f"teacher-floor, {name}, 1 x 16 from replay": ("teacher-floor", (replay_larger(1), change))
         for name, change in (
             ("its Teacher everywhere alike", everywhere),
             ("its Teacher without a floor", missed_alone),
@@ -200,8 +206,8 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
         "tb-prt",
         (replay_larger(4), rate(3e-3), cosine),
     ),
-    "didact, twice the steps": ("didact", (replay_more(2),)),
-    "didact, four times the steps": ("didact", (replay_more(4),)),
+    "teacher-floor, twice the steps": ("teacher-floor", (replay_more(2),)),
+    "teacher-floor, four times the steps": ("teacher-floor", (replay_more(4),)),
 }
 """Preset, and what is changed in it, in this order."""
 

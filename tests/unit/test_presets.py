@@ -25,7 +25,7 @@ every_grid = pytest.mark.parametrize("size", GRIDS, ids=str)
 
 def test_all_methods_of_the_comparison_are_there():
     assert set(GRID_PRESETS) == PUBLISHED | {
-        *("one-sided", "tb-prt-late", "mutate", "didact"),
+        *("one-sided", "tb-prt-late", "teacher-floor", "mutate", "didact"),
         *EXPLORATION_PRESETS,
     }
     assert all(GRID_PRESETS.values())
@@ -182,20 +182,23 @@ def new_turns(experiment):
 
 
 @every_grid
-def test_our_own_has_a_teacher_and_mutants_and_a_preset_the_mutants_alone(size):
-    ours, mutating, published = (grid(name, *size) for name in ("didact", "mutate", "tb-prt"))
+def test_our_own_has_a_teacher_and_mutants_and_two_presets_one_of_them_each(size):
+    ours = grid("didact", *size)
+    floor, mutate, published = (grid(name, *size) for name in ("teacher-floor", "mutate", "tb-prt"))
     rates = OptimiserConfig(learning_rate=3e-3, decay_steps=ours.steps, final_fraction=0.02)
-    assert ours.replay == mutating.replay == published.replay
-    assert ours.replay is not None
-    assert ours.optimiser == mutating.optimiser == rates
-    for experiment in (ours, mutating):
+    for experiment in (ours, floor, mutate):
+        assert experiment.replay == published.replay
+        assert experiment.optimiser == rates
         calls = experiment.reward_calls(experiment.steps)
         assert calls == published.reward_calls(published.steps)
-    own, search = OnPolicy(), Mutate(RankDraw(1 / ours.replay.capacity))
-    assert new_turns(ours) == (own, own, search, own, own, own, FromTeacher(), own)
-    assert new_turns(mutating) == (own, own, own, own, search, own, own, own)
-    assert ours.teacher_reward == OneSided(floor=0.15 / ours.environment.num_terminal_states)
-    assert mutating.teacher_reward is None
+    assert ours.replay is not None
+    own, taught, search = OnPolicy(), FromTeacher(), Mutate(RankDraw(1 / ours.replay.capacity))
+    assert new_turns(ours) == (own, own, search, own, own, own, taught, own)
+    assert new_turns(floor) == (own, own, taught, own)
+    assert new_turns(mutate) == (own, own, own, own, search, own, own, own)
+    objects = ours.environment.num_terminal_states
+    assert ours.teacher_reward == floor.teacher_reward == OneSided(floor=0.15 / objects)
+    assert mutate.teacher_reward is None
 
 
 def test_among_many_objects_our_own_looks_and_searches_more():

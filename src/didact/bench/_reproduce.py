@@ -32,7 +32,7 @@ SEEDS, QUICK_SEEDS = 3, 2
 _GRIDS = ("grid-2x128", "grid-2x256", "grid-4x16", "grid-4x32")
 _ON_GRIDS = (
     *("tb", "eps", "gafn", "tb-prt", "tb-per", "teacher", "teacher-prt", "teacher-per"),
-    *("one-sided", "tb-prt-late", "mutate", "didact", "metropolis"),
+    *("one-sided", "tb-prt-late", "teacher-floor", "mutate", "didact", "metropolis"),
 )
 _ON_VECTORS = ("pis", "tb", "explore", "tb-per", "tb-mala", "teacher", "teacher-mala")
 _ON_STRINGS = ("tb", "tb-prt", "tb-per", "search-prt", "teacher-prt", "teacher-per")
@@ -134,7 +134,7 @@ def estimate(cell: Cell) -> float | None:
         return None
     taught = cell.method.startswith(("teacher", "one-sided", "didact"))
     each = known[1 if taught else 0]
-    if cell.method in ("didact", "mutate"):
+    if cell.method in ("didact", "mutate", "teacher-floor"):
         # Half as many steps of a path, half as wide; or every other batch four times as large.
         each *= 0.4 if part_of(cell.task) == "diffusion" else 3.0
     trajectories = cell.steps * cell.batch_size * len(cell.seeds)

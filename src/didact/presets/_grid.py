@@ -33,8 +33,9 @@ GRID_PRESETS = {
     "teacher-prt": "adaptive Teacher with reward-prioritised replay",
     "teacher-per": "adaptive Teacher with replay prioritised by the Teacher's reward",
     "one-sided": "Teacher of under-sampling times reward, which also orders the buffer",
-    "mutate": "no Teacher: replay by reward, and a search one coordinate away from the best",
-    "didact": "our own: replay by reward, mutants, and a Teacher of what is missed and what is new",
+    "teacher-floor": "Teacher of what is missed and what is new, replay by reward, falling rates",
+    "mutate": "mutants of the best in its place, replay by reward, falling rates",
+    "didact": "our own: both of them",
     **EXPLORATION_PRESETS,
 }
 """Name and one-line description of each method."""
@@ -83,19 +84,14 @@ def grid(
             *(preset, own, by_teacher), regression=Squared(), depth=depth, batch_size=batch_size
         )
     else:
-        by_reward = ("didact", "mutate", "tb-prt-late")
+        by_reward = ("didact", "mutate", "teacher-floor", "tb-prt-late")
         published = "tb-prt" if preset in by_reward else preset
         parts = _published(published, own, by_teacher, target, batch_size)
     steps = paper_steps(dim, side, buffered="replay" in parts) if steps is None else steps
     if preset == "tb-prt-late":
         parts["optimiser"] = _late(steps)
-    if preset == "mutate":
-        parts |= _mutating(own, parts["replay"], steps)
-    if preset == "didact":
-        many = environment.num_terminal_states
-        parts |= _own(own, by_teacher, parts["replay"], many, steps)
-        if many > _MANY:
-            parts |= _among_many(own, by_teacher, parts["replay"])
+    if preset in ("didact", "mutate", "teacher-floor"):
+        parts |= _own(preset, own, by_teacher, parts["replay"], environment, steps)
     return Experiment(
         environment=environment,
         target=target,
@@ -116,57 +112,43 @@ def _late(steps: int) -> OptimiserConfig:
 
 
 def _own(
-    own: OnPolicy, by_teacher: FromTeacher, replay: ReplayConfig, num_objects: int, steps: int
+    preset: str,
+    own: OnPolicy,
+    by_teacher: FromTeacher,
+    replay: ReplayConfig,
+    environment: Hypergrid,
+    steps: int,
 ) -> Parts:
-    """What our own method changes of replay by reward. A high rate that falls holds the most of
-    what has been found, and ends the search early; so one new batch in eight is a Teacher's, whose
-    reward has a floor: while the Student misses what has been seen, it goes there, and the less is
-    missed, the more evenly it looks everywhere. What it finds first leads to others that share
-    coordinates with it: as many batches are mutants of the best. What is replayed costs no rewards,
+    """What our own method changes of replay by reward, and the two halves of it alone.
+
+    A high rate that falls holds the most of what has been found, and ends the search early. So one
+    new batch in eight is a Teacher's, whose reward has a floor: while the Student misses what has
+    been seen, it goes there, and the less is missed, the more evenly it looks everywhere. What it
+    finds first leads to others that share coordinates with it: as many batches are mutants of the
+    best, about as often from each order of magnitude of ranks. What is replayed costs no rewards,
     so a step takes more of it: what is held in the end is held more exactly.
     """
-    replayed, search = FromReplay(_REPLAYED), _search(replay)
-    new = (own, own, search, own, own, own, by_teacher, own)
-    return {
-        "behaviour": Cycle(tuple(each for turn in new for each in (turn, replayed))),
-        "teacher_reward": OneSided(floor=_FLOOR / num_objects),
-        "optimiser": _falling(steps),
+    num_objects = environment.num_terminal_states
+    search = Mutate(RankDraw(1 / replay.capacity))
+    new = {
+        "didact": (own, own, search, own, own, own, by_teacher, own),
+        "mutate": (own, own, own, own, search, own, own, own),
+        "teacher-floor": (own, own, by_teacher, own),
+    }[preset]
+    parts: Parts = {
+        "optimiser": OptimiserConfig(
+            learning_rate=3e-3, decay_steps=max(steps, 1), final_fraction=0.02
+        )
     }
-
-
-def _search(replay: ReplayConfig) -> Mutate:
-    """One coordinate away from the best, about as often from each order of magnitude of ranks: a
-    tenth of the parents are the first of a full buffer of some thousands, half of them the first of
-    a buffer that is a tenth full.
-    """
-    return Mutate(RankDraw(1 / replay.capacity))
-
-
-def _falling(steps: int) -> OptimiserConfig:
-    return OptimiserConfig(learning_rate=3e-3, decay_steps=max(steps, 1), final_fraction=0.02)
-
-
-def _mutating(own: OnPolicy, replay: ReplayConfig, steps: int) -> Parts:
-    """The same rates, replay and search without a Teacher, at half the time of a step. The first
-    mode has to be met by the Student, which may take most of the training.
-    """
-    replayed, search = FromReplay(_REPLAYED), _search(replay)
-    turns = (*(own, replayed) * 4, search, replayed, *(own, replayed) * 3)
-    return {"behaviour": Cycle(turns), "optimiser": _falling(steps)}
-
-
-def _among_many(own: OnPolicy, by_teacher: FromTeacher, replay: ReplayConfig) -> Parts:
-    """What it changes where there are too many objects to look everywhere. Half of the new batches
-    are the Teacher's, by whose even looks a first mode is found, and a quarter differ in one
-    coordinate from the best objects so far: from one mode these come to all. The buffer then
-    replays the first few objects as well, which else would be lost among the others.
-    """
-    replayed, search = FromReplay(_REPLAYED), _search(replay)
-    turns = (own, replayed, by_teacher, replayed, search, replayed, by_teacher, replayed)
-    return {
-        "behaviour": Cycle(turns),
-        "replay": replace(replay, rank_offset=_OFFSET),
-    }
+    if preset != "mutate":
+        parts["teacher_reward"] = OneSided(floor=_FLOOR / num_objects)
+    if preset == "didact" and num_objects > _MANY:
+        # Too many to look everywhere in passing. And few modes would be lost among the others.
+        new = (own, by_teacher, search, by_teacher)
+        parts["replay"] = replace(replay, rank_offset=_OFFSET)
+    replayed = FromReplay(_REPLAYED)
+    parts["behaviour"] = Cycle(tuple(each for turn in new for each in (turn, replayed)))
+    return parts
 
 
 def _published(
