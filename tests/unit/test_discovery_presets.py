@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from didact.behaviours import Cycle, FromReplay, FromTeacher, LocalSearch, OnPolicy
+from didact.behaviours import Cycle, FromReplay, FromTeacher, LocalSearch, Mutate, OnPolicy
 from didact.environments import Autoregressive, PrependAppend
 from didact.networks import MLPConfig, SSRConfig
 from didact.objectives import TB, Squared
@@ -76,6 +76,8 @@ def test_the_rounds():
     assert make("tb-prt", epsilon=0.05).behaviour == Cycle((own, replayed))
     taught = (own, replayed, own, replayed, FromTeacher(0.05), replayed)
     assert make("teacher-per", epsilon=0.05).behaviour == Cycle(taught)
+    mutants = (own, replayed, Mutate(), replayed, FromTeacher(0.05), replayed)
+    assert make("teacher-mutate-per", epsilon=0.05).behaviour == Cycle(mutants)
     search = Cycle((LocalSearch(own, depth=3, rounds=7), replayed))
     assert make("search-prt", epsilon=0.05).behaviour == search
     deep = Cycle((LocalSearch(own, depth=7, rounds=7), replayed))

@@ -35,7 +35,10 @@ _ON_GRIDS = (
     *("one-sided", "tb-prt-late", "teacher-floor", "mutate", "didact", "metropolis"),
 )
 _ON_VECTORS = ("pis", "tb", "explore", "tb-per", "tb-mala", "teacher", "teacher-mala")
-_ON_STRINGS = ("tb", "tb-prt", "tb-per", "search-prt", "teacher-prt", "teacher-per")
+_ON_STRINGS = (
+    *("tb", "tb-prt", "tb-per", "search-prt", "teacher-prt", "teacher-per"),
+    "teacher-mutate-per",
+)
 
 TOLERANCE = (
     "Two standard errors of the difference where the other value has one, else a tenth of the "

@@ -9,7 +9,15 @@ from .. import targets
 from .._checks import require
 from .._experiment import Experiment, OptimiserConfig
 from .._types import Target
-from ..behaviours import Behaviour, Cycle, FromReplay, FromTeacher, LocalSearch, OnPolicy
+from ..behaviours import (
+    Behaviour,
+    Cycle,
+    FromReplay,
+    FromTeacher,
+    LocalSearch,
+    Mutate,
+    OnPolicy,
+)
 from ..environments import Autoregressive, PrependAppend
 from ..networks import NetworkConfig, SSRConfig
 from ..objectives import TB, Squared
@@ -29,6 +37,7 @@ DISCOVERY_PRESETS = {
     "search-prt": "local search, back and forth, with reward-prioritised replay",
     "teacher-prt": "adaptive Teacher with reward-prioritised replay",
     "teacher-per": "adaptive Teacher with loss-prioritised replay",
+    "teacher-mutate-per": "the same, with mutants of the buffer in every third round",
     **{name: text for name, text in EXPLORATION_PRESETS.items() if name not in _FOR_GRIDS},
 }
 """Name and one-line description of each method."""
@@ -74,7 +83,7 @@ def discovery(
 
     A round draws one batch of new strings and learns from it; with a buffer it then learns from one
     batch of that, so that a round has two gradient steps. With a Teacher every third round's
-    strings are the Teacher's.
+    strings are the Teacher's, and with "mutate" another third mutants of the buffer's.
 
     **Arguments:** `target`: any on int32 [length]; `preset`: a key of `DISCOVERY_PRESETS`;
     `num_symbols`, `length` of the strings (default: what the target says of itself); `rounds`;
@@ -137,8 +146,9 @@ def discovery(
 
 def _published(preset: str, epsilon: float, depth: int, batch_size: int) -> Parts:
     """What the paper's methods set of an experiment: a Teacher or none, a buffer or none."""
-    method, _, priority = preset.partition("-")
-    parts: Parts = {"behaviour": _schedule(method, bool(priority), epsilon, depth)}
+    method, _, addition = preset.partition("-")
+    priority = addition.removeprefix("mutate-")
+    parts: Parts = {"behaviour": _schedule(method, addition, epsilon, depth)}
     if method == "teacher":
         parts["teacher_reward"] = DoubleLog(alpha=0.5, floor=0.0, cap=_LOSS.cap)
     if priority:
@@ -146,15 +156,16 @@ def _published(preset: str, epsilon: float, depth: int, batch_size: int) -> Part
     return parts
 
 
-def _schedule(method: str, buffered: bool, epsilon: float, depth: int) -> Behaviour:
+def _schedule(method: str, addition: str, epsilon: float, depth: int) -> Behaviour:
     own, replayed = OnPolicy(epsilon), FromReplay()
     if method == "search":
         own = LocalSearch(own, depth=depth, rounds=_SEARCHED - 1)
-    if not buffered:
+    if not addition:
         return own
     if method != "teacher":
         return Cycle((own, replayed))
-    return Cycle((own, replayed, own, replayed, FromTeacher(epsilon), replayed))
+    other = Mutate() if addition.startswith("mutate") else own
+    return Cycle((own, replayed, other, replayed, FromTeacher(epsilon), replayed))
 
 
 def _replay(priority: str, batch_size: int) -> ReplayConfig:
