@@ -155,10 +155,11 @@ def lowered(name: str, seeds: int) -> str:
     [
         ("all-kinds", 1),
         ("all-kinds", 3),
-        ("eps", 1),
-        ("tb-per", 1),
-        ("teacher-per", 1),
-        ("teacher-prt", 1),
+        # What these are made of, the cycle of all kinds is made of too.
+        *(
+            pytest.param(name, 1, marks=pytest.mark.slow)
+            for name in ("eps", "tb-per", "teacher-per", "teacher-prt")
+        ),
     ],
 )
 def test_the_training_program_holds_no_host_callback(name, seeds):

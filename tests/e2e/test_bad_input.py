@@ -317,7 +317,7 @@ def bad_reward(x: jnp.ndarray) -> jnp.ndarray:
     return jnp.where(jnp.sum(x) > 3, jnp.nan, 0.0)
 
 
-@pytest.mark.parametrize("evaluations", [0, 1])
+@pytest.mark.parametrize("evaluations", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_reward_that_is_not_finite(
     evaluations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def test_what_is_missing_is_made_again_without_training(copy: Path, lost: str) -
 
 
 # Of the others, the shared run trains one, and `tests/compile` traces the rest.
-IN_FULL = ("tb", "teacher")
+IN_FULL = ("teacher",)
 
 
 @pytest.mark.usefixtures("without_report")

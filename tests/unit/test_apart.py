@@ -58,6 +58,7 @@ def test_a_seed_among_others_is_the_seed_alone_to_the_bit():
     assert_same_bits(told, state)
 
 
+@pytest.mark.slow  # tests/unit/test_rows.py has it for a smaller experiment
 def test_seeds_as_rows_of_one_program_are_the_same_but_for_the_last_digits():
     """As they run where there is an accelerator: 6 steps, float32."""
     steps = jnp.asarray(6)
