@@ -74,7 +74,7 @@ def test_what_is_missing_is_made_again_without_training(copy: Path, lost: str) -
     assert contents(copy / "checkpoints") == before
 
 
-# Of the others, the shared run trains one, and `tests/compile` traces the rest.
+# Of the others, the shared run trains one, and `tests/unit/test_log_reward_alone.py` traces all.
 IN_FULL = ("teacher",)
 
 

@@ -22,7 +22,6 @@ from didact.environments import (
 from didact.testing import ConformanceError, check_environment
 from didact.testing._laws import Ledger
 from didact.testing._sites import check_sites
-from didact.testing._statistics import generator
 
 # ---- masks and supports ----------------------------------------------------------------------
 
@@ -338,7 +337,7 @@ def test_a_planted_fault_of_sites_is_found(kind, law, key):
     """By the check of sites alone, which is the last of an environment's."""
     env = kind(2, 5)
     with pytest.raises(ConformanceError, match=law):
-        check_sites(Ledger(env), env, key, generator(key))
+        check_sites(Ledger(env), env, key)
 
 
 FAULTS = [

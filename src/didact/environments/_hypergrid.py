@@ -3,13 +3,12 @@
 import operator
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._kernels import Categorical
 from .._types import EnumerableEnvironment, SiteEnvironment
-from ._sites import other_value
+from ._sites import with_another_value
 
 
 class HypergridState(eqx.Module):
@@ -148,11 +147,9 @@ class Hypergrid(EnumerableEnvironment, SiteEnvironment):
     def mutate(self, key: PRNGKeyArray, x: Int[Array, " dim"]) -> Int[Array, " dim"]:
         """The position with another value of one coordinate: no second one reaches the border."""
         x = jnp.asarray(x, jnp.int32)
-        site_key, value_key = jax.random.split(key)
-        site = jax.random.randint(site_key, (), 0, self.dim)
-        others = jnp.arange(self.dim) != site
-        num_values = self.side - jnp.any(others & (x == self.side - 1))
-        return x.at[site].set(other_value(value_key, x[site], num_values))
+        border = (x == self.side - 1).astype(jnp.int32)
+        taken = jnp.sum(border) - border  # by another coordinate
+        return with_another_value(key, x, self.side - jnp.minimum(taken, 1))
 
     def depth(self, state: HypergridState) -> Int[Array, ""]:
         """Sum of the coordinates, and 1 for a stop."""

@@ -4,14 +4,13 @@ import abc
 import operator
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._checks import require
 from .._kernels import Categorical
 from .._types import EnumerableEnvironment, SiteEnvironment
-from ._sites import other_value
+from ._sites import with_another_value
 
 
 class StringState(eqx.Module):
@@ -108,10 +107,7 @@ class Strings(EnumerableEnvironment, SiteEnvironment):
     def mutate(self, key: PRNGKeyArray, x: Int[Array, " length"]) -> Int[Array, " length"]:
         """The string with another symbol in one place."""
         x = jnp.asarray(x, jnp.int32)
-        site_key, value_key = jax.random.split(key)
-        site = jax.random.randint(site_key, (), 0, self.length)
-        num_values = jnp.asarray(self.num_symbols)
-        return x.at[site].set(other_value(value_key, x[site], num_values))
+        return with_another_value(key, x, jnp.full(self.length, self.num_symbols))
 
     def depth(self, state: StringState) -> Int[Array, ""]:
         """The length of the string."""

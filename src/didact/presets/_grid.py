@@ -39,6 +39,8 @@ GRID_PRESETS = {
     **EXPLORATION_PRESETS,
 }
 """Name and one-line description of each method."""
+_OWN = ("teacher-floor", "mutate", "didact")
+"""Changes of replay by reward: a Teacher, mutants, and both."""
 
 
 def grid(
@@ -84,13 +86,12 @@ def grid(
             *(preset, own, by_teacher), regression=Squared(), depth=depth, batch_size=batch_size
         )
     else:
-        by_reward = ("didact", "mutate", "teacher-floor", "tb-prt-late")
-        published = "tb-prt" if preset in by_reward else preset
+        published = "tb-prt" if preset in (*_OWN, "tb-prt-late") else preset
         parts = _published(published, own, by_teacher, target, batch_size)
     steps = paper_steps(dim, side, buffered="replay" in parts) if steps is None else steps
     if preset == "tb-prt-late":
         parts["optimiser"] = _late(steps)
-    if preset in ("didact", "mutate", "teacher-floor"):
+    if preset in _OWN:
         parts |= _own(preset, own, by_teacher, parts["replay"], environment, steps)
     return Experiment(
         environment=environment,

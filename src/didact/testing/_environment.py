@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from .._types import EnumerableEnvironment, Environment, Kernel
+from .._types import EnumerableEnvironment, Environment, Kernel, SiteEnvironment
 from ._enumeration import check_graph, check_states
 from ._forms import COMPILES, difference, form_of, numbers_as_arrays, scalar_fault, show_form
 from ._kernel import edge_form, log_prob_fault
@@ -21,6 +21,7 @@ SIZES = ("num_steps", "fewest_steps", "feature_size", "forward_size", "backward_
 COUNTS = ("num_internal", "num_terminal_states", "num_actions")
 STATIC = "sizes are plain integers, also in a compiled program"
 ONE_FORM = "states have one form: the same arrays, shapes and dtypes"
+ONE_OBJECT = "objects have one form: the same arrays, shapes and dtypes"
 ONE_VOCABULARY = "P_F and P_B have edges of one form"
 
 
@@ -82,7 +83,7 @@ def check_environment(
         if not all_of_it:
             check_walks(ledger, environment, key, num_paths)
             extent += f"{num_paths} trajectories and their ways back"
-        check_sites(ledger, environment, key, generator(key))
+        check_sites(ledger, environment, key)
     return ledger.close(extent)
 
 
@@ -165,6 +166,9 @@ def _check_forms(ledger: Ledger, env: Environment) -> None:
     }
     for name, found in moves.items():
         ledger.holds(ONE_FORM, difference(f"A state from {name}", found, state, "initial_state"))
+    if isinstance(env, SiteEnvironment):
+        mutant = form("mutate", jax.eval_shape(lambda: jax.random.key(0)), x)
+        ledger.holds(ONE_OBJECT, difference("An object from mutate", mutant, x, "sample_of"))
     ledger.holds(COMPILES, None)
 
 

@@ -9,29 +9,24 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from .._types import EnumerableEnvironment, Environment, Sample, SiteEnvironment
-from ._forms import difference, form_of, numbers_as_arrays
 from ._laws import Ledger, fault_at, show_state, take
-from ._statistics import ERROR_RATE
+from ._statistics import ERROR_RATE, generator
 
 SITES = "mutate changes one value of an object at most, and gives an object"
 MOVES = "mutate changes something, where there is more than one object"
 EVEN = "mutate leads from an object to another as often as back"
-ONE_OBJECT = "objects have one form: the same arrays, shapes and dtypes"
 _DRAWS, _STARTS, _NEIGHBOURS = 512, 3, 8
 _FEW_SITES = 32
 
 
-def check_sites(
-    ledger: Ledger, env: Environment, key: PRNGKeyArray, random: np.random.Generator
-) -> None:
+def check_sites(ledger: Ledger, env: Environment, key: PRNGKeyArray) -> None:
     """Of the last object, which is at a border where there is one, and of some that are drawn."""
     if not isinstance(env, SiteEnvironment):
         return
-    _check_form(ledger, env)
     if not isinstance(env, EnumerableEnvironment) or not numbered(env):
         ledger.leave_out("what mutate draws: there are no numbers of states to know an object by")
         return
-    count = env.num_terminal_states
+    count, random = env.num_terminal_states, generator(key)
     numbers = np.asarray([count - 1, *random.integers(0, count, _STARTS - 1)]) + env.num_internal
     found = jax.tree.map(np.asarray, _ways(env, key, jnp.asarray(numbers, jnp.int32)))
     start, there, changed, valid, forth, back = found
@@ -67,16 +62,6 @@ def check_sites(
     total = int(forth.ravel()[once].sum()), int(back.ravel()[once].sum())
     fault = f"Along {len(once)} ways {total[0]} draws went, and {total[1]} came back."
     ledger.holds(EVEN, fault if _differ(*total, draws=len(once) * _DRAWS) else None)
-
-
-def _check_form(ledger: Ledger, env: SiteEnvironment) -> None:
-    """From tracing it, with all numbers as arguments."""
-    env = numbers_as_arrays(env)
-    state = form_of(ledger, "initial_state", lambda e: e.initial_state(), env)
-    x = form_of(ledger, "sample_of", lambda e, s: e.sample_of(s), env, state)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    new = form_of(ledger, "mutate", lambda e, k, y: e.mutate(k, y), env, key, x)
-    ledger.holds(ONE_OBJECT, difference("An object from mutate", new, x, "sample_of"))
 
 
 def numbered(env: EnumerableEnvironment) -> bool:
