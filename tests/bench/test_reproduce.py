@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import math
+import re
+import runpy
 import statistics
 from pathlib import Path
 
 import pytest
 
-from didact import bench
+from didact import bench, presets
+from didact._config import to_json
 from didact._reference import KINDS, Reference, notes, references
 from didact.bench import PARTS, Kept
 from didact.bench._kept import without_folder
@@ -165,6 +168,27 @@ def test_tables_from_what_the_repository_keeps(tmp_path: Path) -> None:
     (row,) = (r for r in rows if (r["task"], r["method"], r["metric"]) == (*cell, "modes_found"))
     assert row["within"] is True
     assert row["ours"] == found
+
+
+def test_pages_show_what_the_repository_keeps() -> None:
+    tables = runpy.run_path(str(KEPT.parent / "tables.py"))
+    for name in tables["PAGES"]:
+        page = (KEPT.parents[1] / name).read_text("utf-8")
+        assert "<!-- BEGIN TABLES" in page
+        assert tables["filled"](page) == page, "run python benchmarks/tables.py"
+
+
+def test_kept_runs_are_those_of_the_presets_that_they_are_named_after() -> None:
+    """A preset that has changed since leaves no row under its name."""
+    compared = 0
+    for run in bench.read_all(KEPT / "grid"):
+        size = re.fullmatch(r"grid-(\d+)x(\d+)", run.task)
+        assert size is not None
+        if run.experiment:
+            now = presets.grid(run.method, int(size[1]), int(size[2]), steps=run.steps)
+            assert to_json(now) == run.experiment, (run.task, run.method)
+            compared += 1
+    assert compared > 10
 
 
 def test_old_and_new_files_of_kept_runs_are_read_alike(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The tables, the JSON and the page that a suite leaves."""
 
+import dataclasses
 import json
 import math
 import re
@@ -54,6 +55,20 @@ def test_differences_are_paired_and_marked(suite: tuple[list[bench.Outcome], Pat
     assert table is not None
     assert table.head[0] == "less eps"
     assert table.rows[0][:3] == ("tb", "3", "−1 [−1, −1]*")
+
+
+def test_one_metric_of_methods_across_tasks(suite: tuple[list[bench.Outcome], Path]) -> None:
+    kept = [outcome.kept for outcome in suite[0] if outcome.kept]
+    larger = dataclasses.replace(kept[0], task="grid-2x16")
+    groups = bench.groups([*kept, larger])
+    table = bench.across(groups, "modes_found", ["eps", "tb"])
+    assert table.head == ("modes found", "grid-2x8", "grid-2x16")
+    assert table.rows == (
+        ("of", "40", "40"),
+        ("eps", "4.00 ± 0.58", "–"),
+        ("tb", "3.00 ± 0.58", "3.00 ± 0.58"),
+    )
+    assert [row[0] for row in bench.across(groups, "tv", ["tb"]).rows] == ["tb"]
 
 
 def test_markdown_is_as_wide_as_its_cells() -> None:

@@ -32,6 +32,7 @@ from ._results import write_json as write_json
 from ._suite import Suite as Suite
 from ._suite import read_suite as read_suite
 from ._suite import train_words as train_words
+from ._tables import across as across
 from ._tables import differences as differences
 from ._tables import groups as groups
 from ._tables import table as table

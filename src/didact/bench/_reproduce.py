@@ -396,23 +396,22 @@ def page(
     )
 
 
-def markdown(
-    cells: Sequence[Kept], parts: Sequence[str], *, short: bool = False, alone: bool = False
-) -> str:
+def markdown(cells: Sequence[Kept], parts: Sequence[str], *, short: bool = False) -> str:
     """The tables in Markdown: of each task a line about it, the methods, differences where seeds
     are several, and values of others.
 
-    **Arguments:** `short`: fewer columns; `alone`: the methods only.
+    **Arguments:** `short`: fewer columns.
     """
-    found = grouped(cells, parts)
-    return "\n\n".join(markdown_of(group, short=short, alone=alone) for group in found)
+    return "\n\n".join(markdown_of(group, short=short) for group in grouped(cells, parts))
 
 
-def markdown_of(group: Group, *, short: bool = False, alone: bool = False) -> str:
+def markdown_of(group: Group, *, short: bool = False) -> str:
     """The tables of one task."""
-    blocks = [f"**{group.task}**: {' '.join(about(group))}", table(group, short=short).markdown()]
-    if not alone:
-        methods = {kept.method: kept for kept in group.cells}
-        more = (differences(group, short=True), beside(group.task, methods))
-        blocks += [found.markdown() for found in more if found is not None]
-    return "\n\n".join(blocks)
+    methods = {kept.method: kept for kept in group.cells}
+    tables = (
+        table(group, short=short),
+        differences(group, short=True),
+        beside(group.task, methods),
+    )
+    about_it = f"**{group.task}**: {' '.join(about(group))}"
+    return "\n\n".join((about_it, *(found.markdown() for found in tables if found is not None)))

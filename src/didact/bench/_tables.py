@@ -11,7 +11,7 @@ from ..report import Chapter, Chart, Table
 from ..report._numbers import MISSING, duration, mean_and_error, number, one
 from ..report._read import scalar, values
 from ._kept import Kept
-from ._metrics import Metric, columns, kind_of, per_seed
+from ._metrics import BY_KEY, Metric, columns, kind_of, per_seed
 from ._statistics import LEVEL, Difference, paired
 
 _AXES = (
@@ -62,6 +62,23 @@ def table(group: Group, *, short: bool) -> Table:
         for label, kept in zip(group.labels, group.cells, strict=True)
     )
     return Table((*head, *(metric.title for metric in shown)), tuple(rows))
+
+
+def across(found: Sequence[Group], key: str, methods: Sequence[str]) -> Table:
+    """One metric of several methods on several tasks: mean ± standard error over the seeds.
+
+    The first row names how many modes each target has, where the metric is a count of them.
+    """
+    rows = [(method, *(_of_method(group, method, key) for group in found)) for method in methods]
+    if key.startswith("modes_"):
+        there = (scalar(group.cells[0].verdict, "num_modes") for group in found)
+        rows.insert(0, ("of", *map(number, there)))
+    return Table((BY_KEY[key].title, *(group.task for group in found)), tuple(rows))
+
+
+def _of_method(group: Group, method: str, key: str) -> str:
+    here = [kept for kept in group.cells if kept.method == method]
+    return value(here[0], key) if here else MISSING
 
 
 def differences(group: Group, *, short: bool) -> Table | None:
