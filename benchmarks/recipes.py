@@ -19,15 +19,27 @@ from typing import Any
 import numpy as np
 
 import didact
-from didact.behaviours import Cycle, FromReplay, FromTeacher, OnPolicy
+from didact.behaviours import (
+    Behaviour,
+    Cycle,
+    FromReplay,
+    FromTeacher,
+    LocalSearch,
+    Mutate,
+    OnPolicy,
+)
 from didact.environments import Hypergrid
 from didact.objectives import DB
 from didact.presets import grid
-from didact.replay import Priority
+from didact.replay import Priority, RankDraw
 from didact.teacher import DoubleLog, OneSided
 
 RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
 CHUNK = 1_000
+STEPS = {"6x16": 48_000}
+"""Of tasks that are not the paper's."""
+EXACT = 2_000_000
+"""Objects: with more of them verdicts are of draws, and without total variation."""
 Change = Callable[[didact.Experiment], didact.Experiment]
 
 
@@ -154,6 +166,32 @@ def keep_all(offset: float) -> Change:
     return change
 
 
+def in_turn(turns: str, best: float, *, batches: int = 4, offset: float | None = None) -> Change:
+    """New batches in turn, a batch of the buffer after each: `turns` has a letter for each, "o" the
+    Student's own, "t" the Teacher's, "m" mutants of objects drawn by rank with the offset `best`,
+    "l" back-and-forth search from objects drawn so; `batches` at a time are replayed, by rank with
+    `offset` where one is given.
+    """
+    made: dict[str, Behaviour] = {
+        "o": OnPolicy(),
+        "t": FromTeacher(),
+        "m": Mutate(RankDraw(best)),
+        "l": LocalSearch(FromReplay(), depth=20, rounds=7, greedy=False, random_depth=True),
+    }
+
+    def change(experiment: didact.Experiment) -> didact.Experiment:
+        assert experiment.replay is not None
+        replayed = FromReplay(batches)
+        cycle = Cycle(tuple(each for letter in turns for each in (made[letter], replayed)))
+        replay = experiment.replay
+        if offset is not None:
+            replay = replace(replay, rank_offset=offset)
+        reward = experiment.teacher_reward if "t" in turns else None
+        return replace(experiment, behaviour=cycle, replay=replay, teacher_reward=reward)
+
+    return change
+
+
 RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "tb-prt, cosine": ("tb-prt", (cosine,)),
     "tb-prt, a tenth at the end": ("tb-prt-late", ()),
@@ -179,6 +217,7 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     ),
     "teacher-per, rate 0.003, cosine": ("teacher-per", (rate(3e-3), cosine)),
     "teacher-floor": ("teacher-floor", ()),
+    "teacher-floor, k 5e-05": ("teacher-floor", (in_turn("ooto", 1e-6, offset=5e-5),)),
     "teacher-floor, rate 0.005": ("teacher-floor", (rate(5e-3),)),
     **{
         f"teacher-floor, all objects kept, k {k:g}": ("teacher-floor", (keep_all(k),))
@@ -208,6 +247,23 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     ),
     "teacher-floor, twice the steps": ("teacher-floor", (replay_more(2),)),
     "teacher-floor, four times the steps": ("teacher-floor", (replay_more(4),)),
+    **{
+        f"teacher-floor, {turns} in turn, best {best:g}": ("teacher-floor", (in_turn(turns, best),))
+        for turns, best in (
+            *(("omto", 1e-6), ("omoo", 1e-6), ("otmt", 1e-6)),
+            *(("oomoooto", 1.6e-4), ("oooomooo", 1.6e-4), ("omoo", 1.5e-4)),
+        )
+    },
+    **{
+        f"teacher-floor, {turns} in turn, best {best:g}, 1 x 16 from replay, k {offset:g}": (
+            "teacher-floor",
+            (in_turn(turns, best, batches=1, offset=offset),),
+        )
+        for turns, best, offset in (
+            *(("omto", 1e-6, 5e-5), ("otmt", 1e-6, 5e-5)),
+            *(("olto", 1e-6, 1e-6), ("omto", 1e-6, 1e-6)),
+        )
+    },
 }
 """Preset, and what is changed in it, in this order."""
 
@@ -216,7 +272,7 @@ def run(task: str, name: str, seeds: list[int]) -> None:
     """Train to the end, with verdicts after a quarter, a half and all of it."""
     dim, side = map(int, task.split("x"))
     preset, changes = RECIPES[name]
-    experiment = grid(preset, dim, side)
+    experiment = grid(preset, dim, side, steps=STEPS.get(task))
     for change in changes:
         experiment = change(experiment)
     state, began = didact.init(experiment, seeds), time.perf_counter()
@@ -234,8 +290,12 @@ def run(task: str, name: str, seeds: list[int]) -> None:
 
 
 def _verdict(experiment: didact.Experiment, state: didact.TrainState, i: int) -> dict[str, Any]:
-    verdict, _ = didact.metrics.evaluate_exactly(
-        state.student(i), experiment.target, experiment.objective
+    trained = state.student(i), experiment.target, experiment.objective
+    assert isinstance(experiment.environment, Hypergrid)
+    verdict = (
+        didact.metrics.evaluate_exactly(*trained)[0]
+        if experiment.environment.num_terminal_states <= EXACT
+        else didact.metrics.evaluate_by_samples(*trained)
     )
     found = state.seeds.modes_found
     return {
@@ -256,11 +316,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         each = {key: [seed[key] for seed in row["rows"]] for key in ("found", "held", "recall")}
         recall = ", ".join(f"{value:.3f}" for value in each["recall"])
-        spread = statistics.mean(seed["tv"] for seed in row["rows"])
+        spreads = [seed["tv"] for seed in row["rows"] if seed["tv"] is not None]
         counts = (", ".join(f"{n:,}" for n in each[key]) for key in ("found", "held"))
         size = row["task"].replace("x", ", ")
         seeds = f"{row['seeds'][0]} to {row['seeds'][-1]}"
-        calls, total = f"{row['calls']:,}", f"{spread:.3f}"
+        calls = f"{row['calls']:,}"
+        total = f"{statistics.mean(spreads):.3f}" if spreads else "–"
         cells = (f"({size})", row["name"], seeds, calls, *counts, recall, total)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
