@@ -232,6 +232,12 @@ class ReplayConfig(eqx.Module):
     Student's own batches are kept, beside all others; `merge_every`: steps whose batches wait to be
     added together, which costs little more than adding one of them. What waits is not drawn yet; it
     waits no longer than an eighth of the steps so far. Pays from some thousand batches on.
+
+    Source: by reward, Shen et al. (2023); by loss, Schaul et al., "Prioritized experience replay",
+    ICLR 2016, and in the form with the Teacher's reward Kim et al. (2025); by importance weight,
+    Choi et al., "Reinforced sequential Monte Carlo for amortised sampling" (2025); draws by rank,
+    Tripp et al., "Sample-efficient optimization in the latent space of deep generative models via
+    weighted retraining", NeurIPS 2020.
     """
 
     capacity: int = eqx.field(static=True)

@@ -8,10 +8,11 @@ says, and is not among the methods here.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from didact._experiment import traced_numbers
-from didact._train import _step_seeds, init
+from didact._train import _step_seeds, init, train_chunk
 from didact._types import Target
 from didact.networks import DiffusionMLPConfig, MLPConfig
 from didact.presets import (
@@ -73,7 +74,7 @@ CASES = [
     *((of_vectors, name) for name in DIFFUSION_PRESETS if name != "mle"),
 ]
 # Each kind of part once in the quick tests; they are the same in all presets.
-QUICK = {"gafn", "sagfn", "thompson", "tempering", "local-search", "teacher-per", "one-sided"}
+QUICK = {"gafn", "sagfn", "thompson", "tempering", "local-search", "teacher-per", "didact"}
 
 
 def trace(experiment) -> None:
@@ -99,6 +100,21 @@ def test_training_asks_for_log_reward_alone(make, name):
     experiment = make(name)
     trace(eqx.tree_at(lambda e: e.target, experiment, Blind(experiment.target)))
     assert {"log_reward"} == ASKED
+
+
+@pytest.mark.slow
+def test_counting_modes_changes_nothing_that_is_learned():
+    """The default preset, with its target and with one that has no modes to count."""
+    counted = of_grid("didact")
+    blind = eqx.tree_at(lambda e: e.target, counted, Blind(counted.target))
+    states = [train_chunk(each, init(each, [0]), 20, capacity=20)[0] for each in (counted, blind)]
+    assert states[0].seeds.modes_found is not None
+    assert states[1].seeds.modes_found is None
+    parts = [
+        jax.tree.leaves((s.seeds.student, s.seeds.teacher, s.seeds.replay)) for s in states
+    ]
+    for one, other in zip(*parts, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_what_else_is_asked_would_be_seen():

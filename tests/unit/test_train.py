@@ -297,6 +297,8 @@ def test_modes_are_marked_where_fresh_batches_find_them():
         pytest.param("none", True, marks=pytest.mark.slow),
         pytest.param("reward", True, marks=pytest.mark.slow),
         pytest.param("teacher", True, marks=pytest.mark.slow),
+        pytest.param("teacher-reward", True, marks=pytest.mark.slow),
+        pytest.param("weight", False, marks=pytest.mark.slow),
     ],
 )
 def test_the_buffer_remembers_the_right_priorities(priority, refresh):
@@ -314,6 +316,9 @@ def test_the_buffer_remembers_the_right_priorities(priority, refresh):
             "reward": np.asarray(log_reward[0]),
             "teacher": teacher,
             "loss": np.where(delta > 0, 20, 1) * delta**2,
+            "teacher-reward": teacher + np.asarray(log_reward[0]),
+            # log R + log P_B − log P_F: the residual without log Z.
+            "weight": delta + float(before.student(0).log_z),
         }[priority]
         for item, value in zip(np.asarray(x[0]), values, strict=True):
             expected[tuple(item)] = value

@@ -16,6 +16,9 @@ class OnPolicy(Behaviour):
     steps are Gaussian; `temperature` > 0: above 1 flattens the policy; `anneal_steps`: epsilon
     falls linearly to 0 over so many gradient steps (None: it stays). None of them enters the
     score of the trajectories.
+
+    Source: Malkin et al., "Trajectory balance: improved credit assignment in GFlowNets", NeurIPS
+    2022.
     """
 
     epsilon: Float[Array, ""] | float | None = None
@@ -46,7 +49,10 @@ class OnPolicy(Behaviour):
 
 
 class FromTeacher(Behaviour):
-    """The Teacher's trajectories, with exploration as in `OnPolicy`."""
+    """The Teacher's trajectories, with exploration as in `OnPolicy`.
+
+    Source: Kim et al., "Adaptive teachers for amortized samplers", ICLR 2025, Algorithm 1.
+    """
 
     epsilon: Float[Array, ""] | float | None = None
     temperature: Float[Array, ""] | float | None = None

@@ -16,6 +16,9 @@ class FromReplay(Behaviour):
 
     **Arguments:** `batches` >= 1: a step learns from the objects of so many batches, which takes
     noise from the gradient and costs no rewards, but those that a guided network asks for.
+
+    Source: Shen et al., "Towards understanding and improving GFlowNet training", ICML 2023, for
+    trajectories back from objects that are replayed.
     """
 
     batches: int = eqx.field(static=True, default=1)
