@@ -160,7 +160,10 @@ def test_tables_from_what_the_repository_keeps(tmp_path: Path) -> None:
     said = succeeds("reproduce", "all", "--from", KEPT, "--out", out).out
     for text in ("**grid-4x16**", "**25gmm**", "**tfbind8**", ours, "less tb-prt"):
         assert text in said
-    assert (out / "reproduce.md").read_text().startswith("**grid-2x128**: 676 modes")
+    markdown = (out / "reproduce.md").read_text()
+    assert markdown.startswith("**grid-2x128**: 676 modes")
+    for part in PARTS:
+        assert all(f"- {note}\n" in markdown for note in notes(part))
     page = (out / "reproduce.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
     assert "divergences" in page

@@ -110,9 +110,7 @@ def test_counting_modes_changes_nothing_that_is_learned():
     states = [train_chunk(each, init(each, [0]), 20, capacity=20)[0] for each in (counted, blind)]
     assert states[0].seeds.modes_found is not None
     assert states[1].seeds.modes_found is None
-    parts = [
-        jax.tree.leaves((s.seeds.student, s.seeds.teacher, s.seeds.replay)) for s in states
-    ]
+    parts = [jax.tree.leaves((s.seeds.student, s.seeds.teacher, s.seeds.replay)) for s in states]
     for one, other in zip(*parts, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -25,6 +25,7 @@ from ._reproduce import markdown as markdown
 from ._reproduce import page as page
 from ._reproduce import plan as plan
 from ._reproduce import quick as quick
+from ._reproduce import remarks as remarks
 from ._reproduce import write_agreements as write_agreements
 from ._results import comparison as comparison
 from ._results import problems as problems

@@ -50,12 +50,15 @@ BY_KEY = {metric.key: metric for metric in METRICS}
 
 _SHORT = {
     "grid": ("modes_found", "modes_held", "mode_mass_recall", "tv", "log_z_error", "eubo"),
-    "strings": ("modes_found", "modes_held", "tv", "log_z_error", "elbo", "eubo", "mean_value"),
+    "strings": (
+        *("modes_found", "modes_held", "mode_mass_recall", "tv", "log_z_error"),
+        *("elbo", "eubo", "mean_value"),
+    ),
     "vectors": ("elbo", "eubo", "log_z_estimate", "ess", "w2", "modes_reached"),
 }
 _MORE = {
     "grid": ("modes_found_student", "elbo", "missed_mass", "empirical_l1"),
-    "strings": ("distinct", "spearman", "top_value", "mode_mass_recall", "missed_mass"),
+    "strings": ("distinct", "spearman", "top_value", "missed_mass"),
     "vectors": ("w2_floor", "k_hat", "log_likelihood", "log_z_error", "modes_found"),
 }
 """By the kind of object: the columns of a table that fits a terminal, and the others."""

@@ -415,3 +415,14 @@ def markdown_of(group: Group, *, short: bool = False) -> str:
     )
     about_it = f"**{group.task}**: {' '.join(about(group))}"
     return "\n\n".join((about_it, *(found.markdown() for found in tables if found is not None)))
+
+
+def remarks(parts: Sequence[str]) -> str:
+    """In Markdown: how values are judged, and in what the experiments of each part differ from the
+    published ones.
+    """
+    blocks = [TOLERANCE]
+    for part in parts:
+        listed = "\n".join(f"- {note}" for note in notes(part))
+        blocks.append(f"**{PARTS[part]}: divergences**\n\n{listed}")
+    return "\n\n".join(blocks)

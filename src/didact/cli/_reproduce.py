@@ -122,7 +122,8 @@ def _write(
     page = bench.page(cells, parts, omitted=omitted, warnings=warnings, command=_command(options))
     with one_line(OSError):
         bench.write_agreements(out / "reproduce.json", cells, parts)
-        report.save(out / "reproduce.md", f"{bench.markdown(cells, parts)}\n".encode())
+        text = f"{bench.markdown(cells, parts)}\n\n{bench.remarks(parts)}\n"
+        report.save(out / "reproduce.md", text.encode())
         show(f"Report: {report.write_comparison(page, out / 'reproduce.html')}")
     return 0
 
