@@ -24,7 +24,8 @@ OPTIONS = (
 """Of the shared run. Chunks hold two steps; the evaluation at step 137 cuts one of them short."""
 
 DIFFUSION = (
-    *("--size", "cpu", "--steps", "12", "--batch-size", "8", "--num-steps", "4", "--width", "8"),
+    *("--preset", "teacher", "--size", "cpu"),
+    *("--steps", "12", "--batch-size", "8", "--num-steps", "4", "--width", "8"),
     *("--evaluations", "2", "--draws", "96"),
 )
 """Of the shared run of a diffusion sampler on 25gmm. A chunk holds one step."""

@@ -48,7 +48,7 @@ def test_all_methods_of_the_comparison_are_there():
     others = {"tb", "explore", "vargrad", "pis", "mle"}
     assert set(PUBLISHED) == others | BUFFERED
     assert all(DIFFUSION_PRESETS.values())
-    assert diffusion(GMM25()) == diffusion(GMM25(), "teacher")
+    assert diffusion(GMM25()) == diffusion(GMM25(), "didact")
 
 
 @every_preset

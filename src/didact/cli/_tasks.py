@@ -184,7 +184,7 @@ class Diffusion(Training):
 
     spelled: ClassVar[tuple[str, ...]] = ("preset", "size", "num_steps")
 
-    preset: str = "teacher"
+    preset: str = "didact"
     """Method: one that `didact list` shows."""
     size: Literal["paper", "cpu"] = "cpu"
     """Budget: "paper", batches of 500 and 10,000 steps, or "cpu", 100 and 4,000, for a machine
@@ -192,18 +192,19 @@ class Diffusion(Training):
     batch_size: int | None = None
     """Trajectories a step. Default: that of --size."""
     num_steps: int | None = None
-    """Steps of a trajectory. Default: 100, with the preset didact 50."""
+    """Steps of a trajectory. Default: with the preset didact 50, with others 100."""
     sigma: float | None = None
     """Scale of the reference process, of which the target must be within reach. Default: the
     task's own, that of the paper where it has the task."""
     log_variance_range: float | None = None
-    """Learn the variance of each step, up to a factor of exp of this. Default: do not."""
+    """Learn the variance of each step, up to a factor of exp of this. Default: with the preset
+    didact 4, with others do not."""
     learn_backward: bool = False
     """Learn the backward steps too."""
     langevin: bool = False
     """Give the network the gradient of log R at every step; each costs a reward call."""
     width: int | None = None
-    """Units of each layer of the network. Default: 256, with the preset didact 128 up to 8
+    """Units of each layer of the network. Default: 256; with the preset didact, 128 up to 8
     dimensions."""
 
     def experiment(self, task: str) -> "Experiment":

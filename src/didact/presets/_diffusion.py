@@ -90,7 +90,7 @@ def own_network(target: Target) -> DiffusionMLPConfig:
 
 def diffusion(
     target: Target,
-    preset: str = "teacher",
+    preset: str = "didact",
     *,
     sigma: float = 1.0,
     process: Process | None = None,
