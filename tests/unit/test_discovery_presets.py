@@ -13,7 +13,7 @@ from didact.presets import (
     EXPLORATION_PRESETS,
     discovery,
 )
-from didact.replay import SplitDraw
+from didact.replay import RankDraw, SplitDraw
 from didact.targets import FromFunction
 from didact.teacher import DoubleLog
 
@@ -44,8 +44,9 @@ def test_what_all_of_them_share(name):
     assert experiment.batch_size == 32
     assert experiment.objective == TB(Squared(cap=5_000.0))
     assert experiment.initial_log_z == 5.0
-    optimiser = experiment.optimiser
-    assert (optimiser.learning_rate, optimiser.log_z_learning_rate) == (1e-4, 1e-2)
+    optimiser, own = experiment.optimiser, name == "didact"
+    assert (optimiser.learning_rate, optimiser.log_z_learning_rate) == (3e-3 if own else 1e-4, 1e-2)
+    assert optimiser.decay_steps == (experiment.steps if own else None)
     assert (optimiser.max_norm, optimiser.least_log_z) == (10.0, 0.0)
     assert experiment.count_distinct
     # As many new strings for all of them: 32 a round.
@@ -55,7 +56,7 @@ def test_what_all_of_them_share(name):
 @every_preset
 def test_buffer_and_teacher(name):
     experiment = make(name)
-    buffer, taught = experiment.replay, name.startswith("teacher")
+    buffer, taught = experiment.replay, name.startswith("teacher") or name == "didact"
     assert (buffer is None) == (name == "tb")
     if buffer is not None:
         assert (buffer.capacity, buffer.unique) == (1_000, True)
@@ -67,6 +68,7 @@ def test_buffer_and_teacher(name):
         assert experiment.teacher_reward == DoubleLog(alpha=0.5, floor=0.0, cap=5_000.0)
         assert experiment.teacher_optimiser is not None
         assert experiment.teacher_optimiser.learning_rate == 5e-4
+        assert experiment.teacher_optimiser.decay_steps is None
 
 
 def test_the_rounds():
@@ -78,6 +80,9 @@ def test_the_rounds():
     assert make("teacher-per", epsilon=0.05).behaviour == Cycle(taught)
     mutants = (own, replayed, Mutate(), replayed, FromTeacher(0.05), replayed)
     assert make("teacher-mutate-per", epsilon=0.05).behaviour == Cycle(mutants)
+    more, best = FromReplay(4), Mutate(RankDraw(0.001))
+    new = (own, own, best, own, own, own, FromTeacher(0.05), own)
+    assert make("didact", epsilon=0.05).behaviour == Cycle(tuple(t for n in new for t in (n, more)))
     search = Cycle((LocalSearch(own, depth=3, rounds=7), replayed))
     assert make("search-prt", epsilon=0.05).behaviour == search
     deep = Cycle((LocalSearch(own, depth=7, rounds=7), replayed))

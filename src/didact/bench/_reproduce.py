@@ -37,7 +37,7 @@ _ON_GRIDS = (
 _ON_VECTORS = ("pis", "tb", "explore", "tb-per", "tb-mala", "teacher", "teacher-mala")
 _ON_STRINGS = (
     *("tb", "tb-prt", "tb-per", "search-prt", "teacher-prt", "teacher-per"),
-    "teacher-mutate-per",
+    *("teacher-mutate-per", "didact"),
 )
 
 TOLERANCE = (

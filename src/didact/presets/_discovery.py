@@ -21,11 +21,13 @@ from ..behaviours import (
 from ..environments import Autoregressive, PrependAppend
 from ..networks import NetworkConfig, SSRConfig
 from ..objectives import TB, Squared
-from ..replay import ReplayConfig, SplitDraw
+from ..replay import RankDraw, ReplayConfig, SplitDraw
 from ..teacher import DoubleLog
 from ._exploration import EXPLORATION_PRESETS, Parts, explore
+from ._own import and_replayed, falling, mixed
 
 _LOSS = Squared(cap=5_000.0)
+_TAUGHT = DoubleLog(alpha=0.5, floor=0.0, cap=_LOSS.cap)
 _FOR_GRIDS = ("thompson", "local-search")
 """An ensemble of the policy for strings there is not; "search-prt" has the search."""
 _SEARCHED = 8
@@ -38,6 +40,7 @@ DISCOVERY_PRESETS = {
     "teacher-prt": "adaptive Teacher with reward-prioritised replay",
     "teacher-per": "adaptive Teacher with loss-prioritised replay",
     "teacher-mutate-per": "the same, with mutants of the buffer in every third round",
+    "didact": "our own: replay by reward at rates that fall, a Teacher, and mutants of the best",
     **{name: text for name, text in EXPLORATION_PRESETS.items() if name not in _FOR_GRIDS},
 }
 """Name and one-line description of each method."""
@@ -83,7 +86,9 @@ def discovery(
 
     A round draws one batch of new strings and learns from it; with a buffer it then learns from one
     batch of that, so that a round has two gradient steps. With a Teacher every third round's
-    strings are the Teacher's, and with "mutate" another third mutants of the buffer's.
+    strings are the Teacher's, and with "mutate" another third mutants of the buffer's. With
+    "didact" it learns from four batches of the buffer, and of eight rounds one is the Teacher's and
+    one has mutants.
 
     **Arguments:** `target`: any on int32 [length]; `preset`: a key of `DISCOVERY_PRESETS`;
     `num_symbols`, `length` of the strings (default: what the target says of itself); `rounds`;
@@ -125,23 +130,41 @@ def discovery(
         parts |= explore(
             *(preset, own, auxiliary), regression=_LOSS, depth=depth, batch_size=batch_size
         )
+    elif preset == "didact":
+        parts |= _own(epsilon, batch_size)
     else:
         parts |= _published(preset, epsilon, depth, batch_size)
+    steps = rounds * (2 if "replay" in parts else 1) if steps is None else steps
+    teacher_optimiser = replace(optimiser, learning_rate=5e-4)
+    if preset == "didact":
+        optimiser = falling(optimiser, steps)
     kind = PrependAppend if grow == "both" else Autoregressive
     return Experiment(
         environment=kind(num_symbols, length),
         target=target,
         network=SSRConfig(width) if network is None else network,
         optimiser=optimiser,
-        teacher_optimiser=(
-            replace(optimiser, learning_rate=5e-4) if "teacher_reward" in parts else None
-        ),
+        teacher_optimiser=teacher_optimiser if "teacher_reward" in parts else None,
         batch_size=batch_size,
-        steps=rounds * (2 if "replay" in parts else 1) if steps is None else steps,
+        steps=steps,
         initial_log_z=5.0,
         count_distinct=num_symbols**length <= seen_objects.MAX_OBJECTS,
         **parts,
     )
+
+
+def _own(epsilon: float, batch_size: int) -> Parts:
+    """What holds the most on grids, here too: rates thirty times the published ones that fall, more
+    batches of the buffer in a step, since they cost no rewards; of new batches one in eight is the
+    Teacher's, and one has mutants of the best.
+    """
+    replay = _replay("prt", batch_size)
+    search = Mutate(RankDraw(1 / replay.capacity))
+    return {
+        "behaviour": and_replayed(mixed(OnPolicy(epsilon), search, FromTeacher(epsilon))),
+        "teacher_reward": _TAUGHT,
+        "replay": replay,
+    }
 
 
 def _published(preset: str, epsilon: float, depth: int, batch_size: int) -> Parts:
@@ -150,7 +173,7 @@ def _published(preset: str, epsilon: float, depth: int, batch_size: int) -> Part
     priority = addition.removeprefix("mutate-")
     parts: Parts = {"behaviour": _schedule(method, addition, epsilon, depth)}
     if method == "teacher":
-        parts["teacher_reward"] = DoubleLog(alpha=0.5, floor=0.0, cap=_LOSS.cap)
+        parts["teacher_reward"] = _TAUGHT
     if priority:
         parts["replay"] = _replay(priority, batch_size)
     return parts

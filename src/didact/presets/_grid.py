@@ -11,15 +11,13 @@ from ..replay import Priority, RankDraw, ReplayConfig
 from ..targets import DeceptiveGrid
 from ..teacher import DoubleLog, OneSided
 from ._exploration import EXPLORATION_PRESETS, UNEXPLORED, Parts, explore
+from ._own import and_replayed, falling, mixed
 
 _MOST_REPLAYED = 1_000_000
 _MANY = 10 * _MOST_REPLAYED
 """Objects: of so many the buffer does not hold a tenth, and few runs see one in ten."""
 _FLOOR = 0.15
 """Of the Teacher's reward, all objects together, as a share of the Student's Ẑ."""
-_REPLAYED = 4
-"""Batches of the buffer in a step that learns from it. With 8 the Student hardens around what has
-been seen before all is: it finds later."""
 _OFFSET = 5e-5
 """Of ranks, where one object in ten thousand is a mode, and less: the first few of the buffer are
 replayed often, one draw in eight being of the first ten of a hundred thousand."""
@@ -126,29 +124,23 @@ def _own(
     new batch in eight is a Teacher's, whose reward has a floor: while the Student misses what has
     been seen, it goes there, and the less is missed, the more evenly it looks everywhere. What it
     finds first leads to others that share coordinates with it: as many batches are mutants of the
-    best, about as often from each order of magnitude of ranks. What is replayed costs no rewards,
-    so a step takes more of it: what is held in the end is held more exactly.
+    best, about as often from each order of magnitude of ranks.
     """
     num_objects = environment.num_terminal_states
     search = Mutate(RankDraw(1 / replay.capacity))
     new = {
-        "didact": (own, own, search, own, own, own, by_teacher, own),
+        "didact": mixed(own, search, by_teacher),
         "mutate": (own, own, own, own, search, own, own, own),
         "teacher-floor": (own, own, by_teacher, own),
     }[preset]
-    parts: Parts = {
-        "optimiser": OptimiserConfig(
-            learning_rate=3e-3, decay_steps=max(steps, 1), final_fraction=0.02
-        )
-    }
+    parts: Parts = {"optimiser": falling(OptimiserConfig(), steps)}
     if preset != "mutate":
         parts["teacher_reward"] = OneSided(floor=_FLOOR / num_objects)
     if preset == "didact" and num_objects > _MANY:
         # Too many to look everywhere in passing. And few modes would be lost among the others.
         new = (own, by_teacher, search, by_teacher)
         parts["replay"] = replace(replay, rank_offset=_OFFSET)
-    replayed = FromReplay(_REPLAYED)
-    parts["behaviour"] = Cycle(tuple(each for turn in new for each in (turn, replayed)))
+    parts["behaviour"] = and_replayed(new)
     return parts
 
 
