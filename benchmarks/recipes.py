@@ -1,4 +1,4 @@
-"""The search for the default preset of grids: variants of replay and Teacher, by exact verdicts.
+"""The search for the preset `didact` of grids and strings: variants of replay and Teacher, judged.
 
     python benchmarks/recipes.py run --task 4x16 --recipes "tb-prt, rate 0.003, cosine"
     python benchmarks/recipes.py table                  # from benchmarks/results/recipes.jsonl
@@ -28,9 +28,9 @@ from didact.behaviours import (
     Mutate,
     OnPolicy,
 )
-from didact.environments import Hypergrid
+from didact.environments import Hypergrid, PrependAppend
 from didact.objectives import DB
-from didact.presets import grid
+from didact.presets import DISCOVERY_TASKS, discovery, grid
 from didact.replay import Priority, RankDraw
 from didact.teacher import DoubleLog, OneSided
 
@@ -169,18 +169,20 @@ def keep_all(offset: float) -> Change:
 def in_turn(turns: str, best: float, *, batches: int = 4, offset: float | None = None) -> Change:
     """New batches in turn, a batch of the buffer after each: `turns` has a letter for each, "o" the
     Student's own, "t" the Teacher's, "m" mutants of objects drawn by rank with the offset `best`,
-    "l" back-and-forth search from objects drawn so; `batches` at a time are replayed, by rank with
-    `offset` where one is given.
+    "l" back-and-forth search from what the buffer draws; `batches` at a time are replayed, by rank
+    with `offset` where one is given.
     """
-    made: dict[str, Behaviour] = {
-        "o": OnPolicy(),
-        "t": FromTeacher(),
-        "m": Mutate(RankDraw(best)),
-        "l": LocalSearch(FromReplay(), depth=20, rounds=7, greedy=False, random_depth=True),
-    }
 
     def change(experiment: didact.Experiment) -> didact.Experiment:
         assert experiment.replay is not None
+        assert isinstance(experiment.behaviour, Cycle)
+        own = next(turn for turn in experiment.behaviour.behaviours if isinstance(turn, OnPolicy))
+        made: dict[str, Behaviour] = {
+            "o": own,
+            "t": FromTeacher(own.epsilon),
+            "m": Mutate(RankDraw(best)),
+            "l": LocalSearch(FromReplay(), depth=20, rounds=7, greedy=False, random_depth=True),
+        }
         replayed = FromReplay(batches)
         cycle = Cycle(tuple(each for letter in turns for each in (made[letter], replayed)))
         replay = experiment.replay
@@ -255,6 +257,18 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
         )
     },
     **{
+        f"{preset}, {turns} in turn, best 0.001, {batches} x from replay, rate {value:g}, cosine": (
+            preset,
+            (in_turn(turns, 1e-3, batches=batches), rate(value), cosine),
+        )
+        for preset, turns, batches, value in (
+            *(("teacher-prt", "omt", 4, 1e-3), ("teacher-prt", "omt", 1, 1e-3)),
+            *(("teacher-prt", "ot", 4, 1e-3), ("teacher-prt", "ot", 4, 3e-3)),
+            *(("teacher-prt", "oomt", 4, 3e-3), ("teacher-prt", "oomoooto", 4, 3e-3)),
+            *(("tb-prt", "o", 4, 1e-3), ("tb-prt", "o", 4, 3e-3)),
+        )
+    },
+    **{
         f"teacher-floor, {turns} in turn, best {best:g}, 1 x 16 from replay, k {offset:g}": (
             "teacher-floor",
             (in_turn(turns, best, batches=1, offset=offset),),
@@ -270,9 +284,8 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
 
 def run(task: str, name: str, seeds: list[int]) -> None:
     """Train to the end, with verdicts after a quarter, a half and all of it."""
-    dim, side = map(int, task.split("x"))
     preset, changes = RECIPES[name]
-    experiment = grid(preset, dim, side, steps=STEPS.get(task))
+    experiment = _made(task, preset)
     for change in changes:
         experiment = change(experiment)
     state, began = didact.init(experiment, seeds), time.perf_counter()
@@ -289,12 +302,22 @@ def run(task: str, name: str, seeds: list[int]) -> None:
         print(table([row]).splitlines()[-1], flush=True)
 
 
+def _made(task: str, preset: str) -> didact.Experiment:
+    if task not in DISCOVERY_TASKS:
+        dim, side = map(int, task.split("x"))
+        return grid(preset, dim, side, steps=STEPS.get(task))
+    known = DISCOVERY_TASKS[task]
+    options = {"rounds": known.rounds, "width": known.width, "epsilon": known.epsilon}
+    return discovery(known.target(), preset, **options)
+
+
 def _verdict(experiment: didact.Experiment, state: didact.TrainState, i: int) -> dict[str, Any]:
     trained = state.student(i), experiment.target, experiment.objective
-    assert isinstance(experiment.environment, Hypergrid)
+    environment = experiment.environment
+    assert isinstance(environment, Hypergrid | PrependAppend)
     verdict = (
         didact.metrics.evaluate_exactly(*trained)[0]
-        if experiment.environment.num_terminal_states <= EXACT
+        if environment.num_terminal_states <= EXACT
         else didact.metrics.evaluate_by_samples(*trained)
     )
     found = state.seeds.modes_found
@@ -310,7 +333,7 @@ def _verdict(experiment: didact.Experiment, state: didact.TrainState, i: int) ->
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: each seed, and the mean of the total variation."""
     lines = [
-        "| grid | recipe | seeds | reward calls | found | held | mode-mass recall | TV |",
+        "| task | recipe | seeds | reward calls | found | held | mode-mass recall | TV |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -318,11 +341,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         recall = ", ".join(f"{value:.3f}" for value in each["recall"])
         spreads = [seed["tv"] for seed in row["rows"] if seed["tv"] is not None]
         counts = (", ".join(f"{n:,}" for n in each[key]) for key in ("found", "held"))
-        size = row["task"].replace("x", ", ")
+        size = row["task"]
+        if size not in DISCOVERY_TASKS:
+            size = f"({size.replace('x', ', ')})"
         seeds = f"{row['seeds'][0]} to {row['seeds'][-1]}"
         calls = f"{row['calls']:,}"
         total = f"{statistics.mean(spreads):.3f}" if spreads else "–"
-        cells = (f"({size})", row["name"], seeds, calls, *counts, recall, total)
+        cells = (size, row["name"], seeds, calls, *counts, recall, total)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
