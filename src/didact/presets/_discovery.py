@@ -24,7 +24,7 @@ from ..objectives import TB, Squared
 from ..replay import RankDraw, ReplayConfig, SplitDraw
 from ..teacher import DoubleLog
 from ._exploration import EXPLORATION_PRESETS, Parts, explore
-from ._own import and_replayed, falling, mixed
+from ._recipe import and_replayed, falling, mixed
 
 _LOSS = Squared(cap=5_000.0)
 _TAUGHT = DoubleLog(alpha=0.5, floor=0.0, cap=_LOSS.cap)
@@ -87,8 +87,8 @@ def discovery(
     A round draws one batch of new strings and learns from it; with a buffer it then learns from one
     batch of that, so that a round has two gradient steps. With a Teacher every third round's
     strings are the Teacher's, and with "mutate" another third mutants of the buffer's. With
-    "didact" it learns from four batches of the buffer, and of eight rounds one is the Teacher's and
-    one has mutants.
+    "didact" it learns from four batches of the buffer, at rates thirty times the paper's that fall,
+    and of eight rounds one is the Teacher's and one has mutants.
 
     **Arguments:** `target`: any on int32 [length]; `preset`: a key of `DISCOVERY_PRESETS`;
     `num_symbols`, `length` of the strings (default: what the target says of itself); `rounds`;
@@ -123,27 +123,25 @@ def discovery(
             f"preset {preset!r} needs a batch size that is a multiple of {_SEARCHED}, got "
             f"{batch_size}: each chain proposes so many strings."
         )
+    buffered = preset != "tb" and preset not in EXPLORATION_PRESETS
+    steps = rounds * (2 if buffered else 1) if steps is None else steps
     optimiser = OptimiserConfig(1e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0)
-    parts: Parts = {"objective": TB(_LOSS)}
+    parts: Parts = {"objective": TB(_LOSS), "optimiser": optimiser}
     if preset in EXPLORATION_PRESETS:
         own, auxiliary = OnPolicy(epsilon), FromTeacher(epsilon)
         parts |= explore(
             *(preset, own, auxiliary), regression=_LOSS, depth=depth, batch_size=batch_size
         )
     elif preset == "didact":
-        parts |= _own(epsilon, batch_size)
+        parts |= _own(epsilon, batch_size, optimiser, steps)
     else:
         parts |= _published(preset, epsilon, depth, batch_size)
-    steps = rounds * (2 if "replay" in parts else 1) if steps is None else steps
     teacher_optimiser = replace(optimiser, learning_rate=5e-4)
-    if preset == "didact":
-        optimiser = falling(optimiser, steps)
     kind = PrependAppend if grow == "both" else Autoregressive
     return Experiment(
         environment=kind(num_symbols, length),
         target=target,
         network=SSRConfig(width) if network is None else network,
-        optimiser=optimiser,
         teacher_optimiser=teacher_optimiser if "teacher_reward" in parts else None,
         batch_size=batch_size,
         steps=steps,
@@ -153,10 +151,10 @@ def discovery(
     )
 
 
-def _own(epsilon: float, batch_size: int) -> Parts:
-    """What holds the most on grids, here too: rates thirty times the published ones that fall, more
-    batches of the buffer in a step, since they cost no rewards; of new batches one in eight is the
-    Teacher's, and one has mutants of the best.
+def _own(epsilon: float, batch_size: int, optimiser: OptimiserConfig, steps: int) -> Parts:
+    """Our own method on strings: the paper's replay by reward and its Teacher, whose rate stays as
+    it is there, with the Student's rates, the larger share of the buffer and the schedule that hold
+    the most on grids. Without the Teacher and the mutants a little more is held, and less found.
     """
     replay = _replay("prt", batch_size)
     search = Mutate(RankDraw(1 / replay.capacity))
@@ -164,6 +162,7 @@ def _own(epsilon: float, batch_size: int) -> Parts:
         "behaviour": and_replayed(mixed(OnPolicy(epsilon), search, FromTeacher(epsilon))),
         "teacher_reward": _TAUGHT,
         "replay": replay,
+        "optimiser": falling(optimiser, steps),
     }
 
 

@@ -11,7 +11,7 @@ from ..replay import Priority, RankDraw, ReplayConfig
 from ..targets import DeceptiveGrid
 from ..teacher import DoubleLog, OneSided
 from ._exploration import EXPLORATION_PRESETS, UNEXPLORED, Parts, explore
-from ._own import and_replayed, falling, mixed
+from ._recipe import and_replayed, falling, mixed
 
 _MOST_REPLAYED = 1_000_000
 _MANY = 10 * _MOST_REPLAYED
@@ -120,7 +120,7 @@ def _own(
 ) -> Parts:
     """What our own method changes of replay by reward, and the two halves of it alone.
 
-    A high rate that falls holds the most of what has been found, and ends the search early. So one
+    A high rate that falls holds the most of what has been found, and ends the search early: so one
     new batch in eight is a Teacher's, whose reward has a floor: while the Student misses what has
     been seen, it goes there, and the less is missed, the more evenly it looks everywhere. What it
     finds first leads to others that share coordinates with it: as many batches are mutants of the
