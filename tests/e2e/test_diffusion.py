@@ -191,9 +191,13 @@ def test_options_make_the_experiment() -> None:
     assert made.network == DiffusionMLPConfig(width=9, langevin=True)
     assert made.learn_backward
     assert (made.batch_size, made.steps) == presets.SIZES["paper"]
-    own = Diffusion().experiment("funnel")
+    # The default is our own, with the σ that the task has for it.
+    own = Diffusion().experiment("25gmm")
+    assert own == Diffusion(preset="didact").experiment("25gmm")
     assert (own.batch_size, own.steps) == presets.SIZES["cpu"]
-    assert own.environment.process == Brownian(presets.DIFFUSION_TASKS["funnel"][1])
+    assert own.environment.process == Brownian(presets.DIFFUSION_TASKS["25gmm"].own)
+    paper = Diffusion(preset="tb").experiment("25gmm")
+    assert paper.environment.process == Brownian(presets.DIFFUSION_TASKS["25gmm"].sigma)
 
 
 @pytest.mark.parametrize("preset", sorted(presets.DIFFUSION_PRESETS))
@@ -217,7 +221,7 @@ def test_every_preset_is_described(preset: str) -> None:
         (["--batch-size", "0"], ["batch_size must be >= 1, got 0"]),
         (["--steps", "0"], ["steps must be >= 1, got 0"]),
         (["--width", "0"], ["width must be >= 1, got 0"]),
-        (["--log-variance-range", "0"], ["log_variance_range must be > 0, got 0"]),
+        (["--log-variance-range", "-1"], ["log_variance_range must be > 0, got -1"]),
         (["--draws", "1"], ["--draws must be at least 2, got 1"]),
         (["--side", "8"], ["--side", "--help"]),
     ],

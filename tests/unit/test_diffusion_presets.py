@@ -3,11 +3,14 @@
 import inspect
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from didact import targets
 from didact._experiment import Experiment
+from didact._types import Target
 from didact.behaviours import MALA, Collect, Cycle, FromReplay, FromSamples, FromTeacher, OnPolicy
 from didact.environments import Brownian, Diffusion, VariancePreserving
 from didact.networks import DiffusionMLPConfig
@@ -253,11 +256,44 @@ def test_what_may_be_changed():
 
 
 def test_a_run_of_one_step_has_no_milestones():
-    assert diffusion(GMM25(), steps=1).optimiser.milestones == ()
+    assert diffusion(GMM25(), "teacher", steps=1).optimiser.milestones == ()
 
 
-def test_a_large_batch_fits_the_buffer():
-    assert diffusion(GMM25(), batch_size=60_000).replay.capacity == 60_000
+@pytest.mark.parametrize("name", ["teacher", "didact"])
+def test_a_large_batch_fits_the_buffer(name):
+    assert diffusion(GMM25(), name, batch_size=60_000).replay.capacity == 60_000
+
+
+@pytest.mark.parametrize(("name", "learned"), [("teacher", None), ("didact", 4.0)])
+def test_the_variance_is_learned_by_default_or_not_and_can_be_switched(name, learned):
+    def of(**options):
+        return diffusion(GMM25(), name, **options).environment.log_variance_range
+
+    assert of() == learned
+    assert of(log_variance_range=2.0) == 2.0
+    assert of(log_variance_range=0.0) is None
+
+
+class OnTheHost(Target):
+    """A log-reward that JAX cannot differentiate."""
+
+    dim = 2
+    log_z = None
+    num_modes = None
+
+    def log_reward(self, x):
+        shape = jax.ShapeDtypeStruct((), x.dtype)
+        return jax.pure_callback(lambda x: -np.sum(x * x), shape, x)
+
+    def mode_index(self, x):
+        return jnp.asarray(-1)
+
+
+@pytest.mark.parametrize("name", ["tb-mala", "teacher-mala", "didact"])
+def test_a_target_without_a_gradient_is_refused_where_chains_need_it(name):
+    with pytest.raises(ValueError, match=r"gradient of log R, which OnTheHost has not: .*teacher"):
+        diffusion(OnTheHost(), name)
+    assert diffusion(OnTheHost(), "teacher").batch_size == 500
 
 
 @pytest.mark.parametrize(

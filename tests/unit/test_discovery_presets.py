@@ -47,6 +47,7 @@ def test_what_all_of_them_share(name):
     optimiser, own = experiment.optimiser, name == "didact"
     assert (optimiser.learning_rate, optimiser.log_z_learning_rate) == (3e-3 if own else 1e-4, 1e-2)
     assert optimiser.decay_steps == (experiment.steps if own else None)
+    assert not own or optimiser.final_fraction == 0.02
     assert (optimiser.max_norm, optimiser.least_log_z) == (10.0, 0.0)
     assert experiment.count_distinct
     # As many new strings for all of them: 32 a round.

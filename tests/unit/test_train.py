@@ -298,7 +298,7 @@ def test_modes_are_marked_where_fresh_batches_find_them():
         pytest.param("reward", True, marks=pytest.mark.slow),
         pytest.param("teacher", True, marks=pytest.mark.slow),
         pytest.param("teacher-reward", True, marks=pytest.mark.slow),
-        pytest.param("weight", False, marks=pytest.mark.slow),
+        pytest.param("weight", True, marks=pytest.mark.slow),
     ],
 )
 def test_the_buffer_remembers_the_right_priorities(priority, refresh):

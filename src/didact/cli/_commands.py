@@ -157,7 +157,9 @@ def listing(_: List) -> int:
     for name, task in presets.DIFFUSION_TASKS.items():
         target = task.target()
         dim = getattr(target, "dim", None)
-        show(f"  {name:18} {type(target).__name__} in {dim} dimensions, sigma {task.sigma:.4g}")
+        own = f", with didact {task.own:.4g}" if task.own != task.sigma else ""
+        about = f"{type(target).__name__} in {dim} dimensions, sigma {task.sigma:.4g}{own}"
+        show(f"  {name:18} {about}")
     show("Tasks STRINGS:")
     for name, task in presets.DISCOVERY_TASKS.items():
         show(f"  {name:18} {_about(task.target)}")

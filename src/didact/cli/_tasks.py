@@ -192,13 +192,13 @@ class Diffusion(Training):
     batch_size: int | None = None
     """Trajectories a step. Default: that of --size."""
     num_steps: int | None = None
-    """Steps of a trajectory. Default: with the preset didact 50, with others 100."""
+    """Steps of a trajectory. Default: 100, with the preset didact 50."""
     sigma: float | None = None
     """Scale of the reference process, of which the target must be within reach. Default: the
-    task's own, that of the paper where it has the task."""
+    task's, with presets but didact that of the paper where it has the task (`didact list`)."""
     log_variance_range: float | None = None
-    """Learn the variance of each step, up to a factor of exp of this. Default: with the preset
-    didact 4, with others do not."""
+    """Learn the variance of each step, up to a factor of exp of this; 0: do not. Default: 0, with
+    the preset didact 4."""
     learn_backward: bool = False
     """Learn the backward steps too."""
     langevin: bool = False
@@ -208,7 +208,7 @@ class Diffusion(Training):
     dimensions."""
 
     def experiment(self, task: str) -> "Experiment":
-        """The paper's, or the same on another target."""
+        """The method on the target, with what options change of it."""
         from .. import presets
         from ..networks import DiffusionMLPConfig
 
@@ -220,8 +220,10 @@ class Diffusion(Training):
         network = dataclasses.replace(network, langevin=self.langevin)
         if self.width is not None:
             network = dataclasses.replace(network, width=self.width)
-        if self.langevin:
-            _require_gradient(target, task)
+        if self.langevin and not presets.has_gradient(target):
+            raise BadInput(
+                f"--langevin needs the gradient of log R, which {task} has not: leave it out."
+            )
         return presets.diffusion(
             target,
             self.preset,
@@ -248,11 +250,11 @@ class Diffusion(Training):
 class Strings(Training, abc.ABC):
     """Options of the tasks on strings."""
 
-    preset: str = "teacher-per"
+    preset: str = "didact"
     """Method: one that `didact list` shows."""
     rounds: int | None = None
-    """Rounds: each draws one batch of new strings, and with a buffer learns from two. Default: the
-    paper's for the task, or 2,000."""
+    """Rounds: each draws one batch of new strings, and with a buffer learns from some of that too.
+    Default: the paper's for the task, or 2,000."""
     batch_size: int = 32
     """Strings a batch."""
     epsilon: float | None = None
@@ -407,15 +409,3 @@ def options_of(task: str) -> type[Training]:
     raise BadInput(
         f"unknown task {task!r} to train; the tasks are {tasks} (as in didact train grid)."
     )
-
-
-def _require_gradient(target: Any, task: str) -> None:
-    import jax
-    import jax.numpy as jnp
-
-    try:
-        jax.eval_shape(jax.grad(target.log_reward), jnp.zeros(target.dim))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise BadInput(
-            f"--langevin needs the gradient of log R, which {task} has not: leave it out."
-        ) from error

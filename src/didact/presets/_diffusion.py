@@ -72,6 +72,9 @@ DIFFUSION_TASKS: dict[str, Task] = {
 
 OWN_STEPS, OWN_WIDTH = 50, 128
 """Of the preset "didact": steps of a trajectory, and units of a layer of the Teacher."""
+_OWN_RANGE = 4.0
+_CLIMBING = ("tb-mala", "teacher-mala", "didact")
+"""Presets with chains that follow the gradient of log R."""
 
 SIZES = {"paper": (500, 10_000), "cpu": (100, 4_000)}
 """Batch size and gradient steps."""
@@ -102,20 +105,25 @@ def diffusion(
     learn_backward: bool = False,
     network: DiffusionMLPConfig | None = None,
 ) -> Experiment:
-    """The paper's experiment with diffusion samplers: its constants, schedule and budget.
+    """Our own diffusion sampler, or one of the paper's with its constants, schedule and budget.
+
+    "didact" asks for more than four times as many rewards in a step as "teacher": its chains go
+    along the gradient of log R, and so do those of the presets that end in "mala".
 
     **Arguments:** `target`: any on float [dim] that has a property `dim`; `preset`: a key of
-    `DIFFUSION_PRESETS`; `sigma` of the Brownian reference process, `process`: another one; `size`:
+    `DIFFUSION_PRESETS`; `sigma` of the Brownian reference process, within whose reach the target
+    must be, for "didact" best about as large as the target is wide; `process`: another one; `size`:
     "paper", batches of 500 and 10,000 steps, or "cpu", 100 and 4,000; `steps`, `batch_size`:
-    others; `num_steps` T of a trajectory (default 100, with the preset "didact" 50);
-    `log_variance_range`, `learn_backward` as in `didact.environments.Diffusion`; `network`: its
-    shape, the Langevin term among it.
+    others; `num_steps` T of a trajectory (default 100, with "didact" 50); `log_variance_range` as
+    in `didact.environments.Diffusion`, 0 for a variance that is not learned (default 0, with
+    "didact" 4); `learn_backward` as there; `network`: its shape, the Langevin term among it.
 
-    **Errors:** `ValueError` for an unknown preset.
+    **Errors:** `ValueError` for an unknown preset, or where log R has no gradient and the preset
+    needs it.
 
-    Source: Kim et al. (2025), section 5.2. Known divergences: the published code clips the
-    gradient of the Teacher's time embedding alone, here it is all of the Teacher's; its buffer also
-    holds the first Student batch, twice, here only what the Teacher drew.
+    Source: Kim et al. (2025), section 5.2, for all but "didact". Known divergences: the published
+    code clips the gradient of the Teacher's time embedding alone, here it is all of the Teacher's;
+    its buffer also holds the first Student batch, twice, here only what the Teacher drew.
     """
     if preset not in DIFFUSION_PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose from {', '.join(DIFFUSION_PRESETS)}.")
@@ -132,6 +140,14 @@ def diffusion(
         raise ValueError(
             f"{type(target).__name__} is no target on real vectors: {error}".splitlines()[0]
         ) from error
+    if preset in _CLIMBING and not has_gradient(target):
+        raise ValueError(
+            f"preset {preset!r} needs the gradient of log R, which {type(target).__name__} has "
+            "not: take another, such as 'teacher'."
+        )
+    if log_variance_range is None:
+        log_variance_range = _OWN_RANGE if preset == "didact" else 0.0
+    log_variance_range = log_variance_range or None
     if preset == "didact":
         num_steps = OWN_STEPS if num_steps is None else num_steps
         return _own(
@@ -141,7 +157,7 @@ def diffusion(
                 num_steps,
                 process or Brownian(sigma),
                 times=shortening(num_steps),
-                log_variance_range=4.0 if log_variance_range is None else log_variance_range,
+                log_variance_range=log_variance_range,
                 drift="noise",
             ),
             own_network(target) if network is None else network,
@@ -179,6 +195,15 @@ def diffusion(
         threshold_quantile=0.9 if taught or addition == "per" else None,
         redraw_for_teacher=taught,
     )
+
+
+def has_gradient(target: Target) -> bool:
+    """Whether JAX can differentiate log R."""
+    try:
+        jax.eval_shape(jax.grad(target.log_reward), jnp.zeros(_dim(target)))
+    except (TypeError, ValueError, NotImplementedError):
+        return False
+    return True
 
 
 def _dim(target: Target) -> int:

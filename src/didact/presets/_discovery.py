@@ -69,7 +69,7 @@ DISCOVERY_TASKS: dict[str, DiscoveryTask] = {
 
 def discovery(
     target: Target,
-    preset: str = "teacher-per",
+    preset: str = "didact",
     *,
     num_symbols: int | None = None,
     length: int | None = None,
@@ -82,7 +82,7 @@ def discovery(
     grow: Literal["both", "end"] = "both",
     network: NetworkConfig | None = None,
 ) -> Experiment:
-    """The paper's experiment on strings: its constants, schedule and budget.
+    """Our own sampler of strings, or one of the paper's with its constants, schedule and budget.
 
     A round draws one batch of new strings and learns from it; with a buffer it then learns from one
     batch of that, so that a round has two gradient steps. With a Teacher every third round's
@@ -100,7 +100,7 @@ def discovery(
     **Errors:** `ValueError` for an unknown preset, an argument that cannot be, or where the
     target does not say of which strings it is.
 
-    Source: Kim et al. (2025), section 5.3. Known divergences: the published code clips gradients
+    Source: Kim et al. (2025), section 5.3, for all but "didact". Known divergences: the published code clips gradients
     in the first step alone, here in all; a string that is drawn again keeps its place in the
     buffer there, here it becomes the newest; its runs called "TB" have the buffer of "tb-prt".
     """
