@@ -100,9 +100,10 @@ def discovery(
     **Errors:** `ValueError` for an unknown preset, an argument that cannot be, or where the
     target does not say of which strings it is.
 
-    Source: Kim et al. (2025), section 5.3, for all but "didact". Known divergences: the published code clips gradients
-    in the first step alone, here in all; a string that is drawn again keeps its place in the
-    buffer there, here it becomes the newest; its runs called "TB" have the buffer of "tb-prt".
+    Source: Kim et al. (2025), section 5.3, for all but "didact". Known divergences: the published
+    code clips gradients in the first step alone, here in all; a string that is drawn again keeps
+    its place in the buffer there, here it becomes the newest; its runs called "TB" have the buffer
+    of "tb-prt".
     """
     if preset not in DISCOVERY_PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose from {', '.join(DISCOVERY_PRESETS)}.")
