@@ -4,10 +4,11 @@
     cp runs/reproduce-grid/results/*.json benchmarks/results/grid/
     python benchmarks/tables.py
 
-A table stands between a line `<!-- BEGIN TABLES: PART [overview] -->` and the next `<!-- END TABLES
--->`, where PART is grid, diffusion or biochem. An overview has a table of each of a few metrics,
-with a row of each of a few methods and a column of each task; the others, and pages with curves,
-are those of `didact reproduce PART --from benchmarks/results`.
+A table stands between a line `<!-- BEGIN TABLES: WHAT -->` and the next `<!-- END TABLES -->`. WHAT
+is "grid", "diffusion" or "biochem": the tables, which with pages of curves are also those of
+`didact reproduce PART --from benchmarks/results`; "overview": of each of a few metrics one, with a
+row of each of a few methods and a column of each grid; or "default": the methods less the default,
+on all tasks where it has several seeds.
 """
 
 import re
@@ -18,15 +19,16 @@ from didact import bench
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/results.md")
+DEFAULT = "didact"
 METRICS = ("modes_found", "mode_mass_recall", "tv")
 METHODS = (
     *("tb", "tb-per", "tb-prt", "tb-prt-late"),
-    *("teacher", "teacher-per", "teacher-floor", "didact", "metropolis"),
+    *("teacher", "teacher-per", "teacher-floor", DEFAULT, "metropolis"),
 )
 """What an overview shows."""
+COMPARED = (*METHODS, "teacher-prt", "mutate", "teacher-mutate-per")
 _BLOCK = re.compile(
-    r"(?P<begin><!-- BEGIN TABLES: (?P<part>\w+)(?P<overview> overview)? -->\n)"
-    r".*?(?P<end>\n<!-- END TABLES -->)",
+    r"(?P<begin><!-- BEGIN TABLES: (?P<what>\w+) -->\n).*?(?P<end>(?<=\n)<!-- END TABLES -->)",
     re.DOTALL,
 )
 
@@ -34,20 +36,38 @@ _BLOCK = re.compile(
 def filled(page: str) -> str:
     """A page with the tables of what is kept now."""
     cells = bench.read_all(ROOT / "benchmarks" / "results")
+    make = {"overview": overview, "default": default}
 
     def table(block: re.Match[str]) -> str:
-        part = block["part"]
-        here = bench.in_order(cells, [part])
-        text = bench.markdown(here, [part]) if block["overview"] is None else overview(here)
-        return f"{block['begin']}\n{text}\n{block['end']}"
+        what = block["what"]
+        if what in make:
+            text = make[what](cells)
+        else:
+            text = bench.markdown(bench.in_order(cells, [what]), [what])
+        return f"{block['begin']}\n{text}\n\n{block['end']}"
 
     return _BLOCK.sub(table, page)
 
 
 def overview(cells: Sequence[bench.Kept]) -> str:
-    """The metrics of an overview, one table each."""
-    groups = bench.groups(cells)
+    """The metrics of the grids, one table each."""
+    groups = bench.groups(bench.in_order(cells, ["grid"]))
     return "\n\n".join(bench.across(groups, key, METHODS).markdown() for key in METRICS)
+
+
+def default(cells: Sequence[bench.Kept]) -> str:
+    """What the others are less than the default, or more, on each task with modes."""
+    several = {kept.task for kept in cells if kept.method == DEFAULT and len(kept.seeds) > 1}
+    groups = [
+        group
+        for group in bench.groups(bench.in_order(cells, ["grid", "biochem"]))
+        if group.task in several and len(group.cells) > 1
+    ]
+    there = {kept.method for group in groups for kept in group.cells} - {DEFAULT}
+    methods = [method for method in COMPARED if method in there]
+    return "\n\n".join(
+        bench.across(groups, key, methods, less=DEFAULT).markdown() for key in METRICS[1:]
+    )
 
 
 def main() -> None:

@@ -64,21 +64,33 @@ def table(group: Group, *, short: bool) -> Table:
     return Table((*head, *(metric.title for metric in shown)), tuple(rows))
 
 
-def across(found: Sequence[Group], key: str, methods: Sequence[str]) -> Table:
+def across(
+    found: Sequence[Group], key: str, methods: Sequence[str], *, less: str | None = None
+) -> Table:
     """One metric of several methods on several tasks: mean ± standard error over the seeds.
 
-    The first row names how many modes each target has, where the metric is a count of them.
+    **Arguments:** `key` of the metric; `less`: a method from which the others are told, as paired
+    differences with intervals.
     """
-    rows = [(method, *(_of_method(group, method, key) for group in found)) for method in methods]
-    if key.startswith("modes_"):
-        there = (scalar(group.cells[0].verdict, "num_modes") for group in found)
-        rows.insert(0, ("of", *map(number, there)))
-    return Table((BY_KEY[key].title, *(group.task for group in found)), tuple(rows))
+    metric, rows = BY_KEY[key], []
+    for method in methods:
+        texts = []
+        for group in found:
+            kept, base = (_of_method(group, name) for name in (method, less))
+            if kept is None:
+                texts.append(MISSING)
+            elif less is None:
+                texts.append(value(kept, key))
+            else:
+                apart = None if base is None else difference(kept, base, metric)
+                texts.append(difference_in_words(apart))
+        rows.append((method, *texts))
+    title = metric.title if less is None else f"{metric.title}, less {less}"
+    return Table((title, *(group.task for group in found)), tuple(rows))
 
 
-def _of_method(group: Group, method: str, key: str) -> str:
-    here = [kept for kept in group.cells if kept.method == method]
-    return value(here[0], key) if here else MISSING
+def _of_method(group: Group, method: str | None) -> Kept | None:
+    return next((kept for kept in group.cells if kept.method == method), None)
 
 
 def differences(group: Group, *, short: bool) -> Table | None:
