@@ -30,7 +30,7 @@ from didact.behaviours import (
 )
 from didact.environments import Hypergrid, PrependAppend
 from didact.objectives import DB
-from didact.presets import DISCOVERY_TASKS, discovery, grid
+from didact.presets import DISCOVERY_PRESETS, DISCOVERY_TASKS, GRID_PRESETS, discovery, grid
 from didact.replay import Priority, RankDraw
 from didact.teacher import DoubleLog, OneSided
 
@@ -167,8 +167,8 @@ def keep_all(offset: float) -> Change:
 
 
 def in_turn(turns: str, best: float, *, batches: int = 4, offset: float | None = None) -> Change:
-    """New batches in turn, a batch of the buffer after each: `turns` has a letter for each, "o" the
-    Student's own, "t" the Teacher's, "m" mutants of objects drawn by rank with the offset `best`,
+    """New batches in turn, and after each a step that learns from the buffer: `turns` has a letter
+    for each, "o" the Student's own, "t" the Teacher's, "m" mutants of objects drawn by rank with the offset `best`,
     "l" back-and-forth search from what the buffer draws; `batches` at a time are replayed, by rank
     with `offset` where one is given.
     """
@@ -187,11 +187,18 @@ def in_turn(turns: str, best: float, *, batches: int = 4, offset: float | None =
         cycle = Cycle(tuple(each for letter in turns for each in (made[letter], replayed)))
         replay = experiment.replay
         if offset is not None:
+            assert replay.split is None  # which would have the say
             replay = replace(replay, rank_offset=offset)
         reward = experiment.teacher_reward if "t" in turns else None
         return replace(experiment, behaviour=cycle, replay=replay, teacher_reward=reward)
 
     return change
+
+
+def named(turns: str, best: float, rest: str = "") -> str:
+    """The name of a recipe of `in_turn`."""
+    parts = (f"{turns} in turn", f"best {best:g}" if "m" in turns else "", rest)
+    return ", ".join(part for part in parts if part)
 
 
 RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
@@ -219,7 +226,7 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     ),
     "teacher-per, rate 0.003, cosine": ("teacher-per", (rate(3e-3), cosine)),
     "teacher-floor": ("teacher-floor", ()),
-    "teacher-floor, k 5e-05": ("teacher-floor", (in_turn("ooto", 1e-6, offset=5e-5),)),
+    "teacher-floor, k 5e-05": ("teacher-floor", (in_turn("ooto", 1, offset=5e-5),)),
     "teacher-floor, rate 0.005": ("teacher-floor", (rate(5e-3),)),
     **{
         f"teacher-floor, all objects kept, k {k:g}": ("teacher-floor", (keep_all(k),))
@@ -250,33 +257,28 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     "teacher-floor, twice the steps": ("teacher-floor", (replay_more(2),)),
     "teacher-floor, four times the steps": ("teacher-floor", (replay_more(4),)),
     **{
-        f"teacher-floor, {turns} in turn, best {best:g}": ("teacher-floor", (in_turn(turns, best),))
+        named(turns, best): ("teacher-floor", (in_turn(turns, best),))
         for turns, best in (
             *(("omto", 1e-6), ("omoo", 1e-6), ("otmt", 1e-6)),
             *(("oomoooto", 1.6e-4), ("oooomooo", 1.6e-4), ("omoo", 1.5e-4)),
         )
     },
     **{
-        f"{preset}, {turns} in turn, best 0.001, {batches} x from replay, rate {value:g}, cosine": (
-            preset,
+        named(turns, 1e-3, f"{batches} x from replay, rate {value:g}, cosine"): (
+            "teacher-prt" if "t" in turns else "tb-prt",
             (in_turn(turns, 1e-3, batches=batches), rate(value), cosine),
         )
-        for preset, turns, batches, value in (
-            *(("teacher-prt", "omt", 4, 1e-3), ("teacher-prt", "omt", 1, 1e-3)),
-            *(("teacher-prt", "ot", 4, 1e-3), ("teacher-prt", "ot", 4, 3e-3)),
-            *(("teacher-prt", "oomt", 4, 3e-3), ("teacher-prt", "oomoooto", 4, 3e-3)),
-            *(("tb-prt", "o", 4, 1e-3), ("tb-prt", "o", 4, 3e-3)),
+        for turns, batches, value in (
+            *(("omt", 4, 1e-3), ("omt", 1, 1e-3), ("ot", 4, 1e-3), ("ot", 4, 3e-3)),
+            *(("oomt", 4, 3e-3), ("oomoooto", 4, 3e-3), ("o", 4, 1e-3), ("o", 4, 3e-3)),
         )
     },
     **{
-        f"teacher-floor, {turns} in turn, best {best:g}, 1 x 16 from replay, k {offset:g}": (
+        named(turns, 1e-6, f"1 x from replay, k {offset:g}"): (
             "teacher-floor",
-            (in_turn(turns, best, batches=1, offset=offset),),
+            (in_turn(turns, 1e-6, batches=1, offset=offset),),
         )
-        for turns, best, offset in (
-            *(("omto", 1e-6, 5e-5), ("otmt", 1e-6, 5e-5)),
-            *(("olto", 1e-6, 1e-6), ("omto", 1e-6, 1e-6)),
-        )
+        for turns, offset in (("omto", 5e-5), ("otmt", 5e-5), ("olto", 1e-6), ("omto", 1e-6))
     },
 }
 """Preset, and what is changed in it, in this order."""
@@ -300,6 +302,12 @@ def run(task: str, name: str, seeds: list[int]) -> None:
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(table([row]).splitlines()[-1], flush=True)
+
+
+def _of_task(task: str) -> list[str]:
+    """Recipes whose preset the task has."""
+    presets = DISCOVERY_PRESETS if task in DISCOVERY_TASKS else GRID_PRESETS
+    return [name for name, (preset, _) in RECIPES.items() if preset in presets]
 
 
 def _made(task: str, preset: str) -> didact.Experiment:
@@ -357,11 +365,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("--task", default="4x16")
-    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102])
     options = parser.parse_args()
     if options.action == "run":
-        for name in options.recipes:
+        for name in options.recipes or _of_task(options.task):
             run(options.task, name, options.seeds)
         return
     kept = [json.loads(line) for line in RESULTS.read_text().splitlines()]
