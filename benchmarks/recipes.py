@@ -168,9 +168,9 @@ def keep_all(offset: float) -> Change:
 
 def in_turn(turns: str, best: float, *, batches: int = 4, offset: float | None = None) -> Change:
     """New batches in turn, and after each a step that learns from the buffer: `turns` has a letter
-    for each, "o" the Student's own, "t" the Teacher's, "m" mutants of objects drawn by rank with the offset `best`,
-    "l" back-and-forth search from what the buffer draws; `batches` at a time are replayed, by rank
-    with `offset` where one is given.
+    for each, "o" the Student's own, "t" the Teacher's, "m" mutants of objects drawn by rank with
+    the offset `best`, "l" back-and-forth search from what the buffer draws; `batches` at a time are
+    replayed, by rank with `offset` where one is given.
     """
 
     def change(experiment: didact.Experiment) -> didact.Experiment:
