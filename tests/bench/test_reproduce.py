@@ -117,12 +117,11 @@ def test_the_plan_is_shown_and_not_trained(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
     rows = [line.split("|")[1:6] for line in said.splitlines() if line.startswith("| grid")]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["grid-4x16", "tb", "2", "6,000", "96,000"],
         ["grid-4x16", "tb-prt", "2", "12,000", "96,000"],
         ["grid-4x16", "teacher-per", "2", "12,000", "96,000"],
         ["grid-4x16", "didact", "2", "12,000", "96,000"],
     ]
-    for text in ("tasks left out: grid-2x128", "methods left out: eps", "2 seeds in place of 3"):
+    for text in ("tasks left out: grid-2x128", "methods left out: tb, eps", "2 seeds in place of 3"):
         assert text in said
     assert "4 cells, about" in said
 

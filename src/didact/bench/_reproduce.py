@@ -89,11 +89,11 @@ def full(part: str, seeds: int = SEEDS) -> list[Suite]:
 def quick(part: str, seeds: int = QUICK_SEEDS) -> list[Suite]:
     """A few of them, for some minutes on two cores."""
     if part == "grid":
-        methods = ("tb", "tb-prt", "teacher-per", "didact")
+        methods = ("tb-prt", "teacher-per", "didact")
         return [Suite(tasks=("grid-4x16",), methods=methods, seeds=seeds, evaluations=4)]
     if part == "biochem":
-        methods = ("tb-per", "teacher-per")
-        return [Suite(tasks=("tfbind8",), methods=methods, seeds=seeds, scale=0.25)]
+        methods = ("tb-per", "didact")
+        return [Suite(tasks=("tfbind8",), methods=methods, seeds=seeds, scale=0.15)]
     return [
         Suite(
             tasks=("25gmm",),
