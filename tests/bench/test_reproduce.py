@@ -123,7 +123,7 @@ def test_the_plan_is_shown_and_not_trained(tmp_path: Path, monkeypatch: pytest.M
     ]
     for text in ("tasks left out: grid-2x128", "methods left out: tb, eps", "2 seeds in place of 3"):
         assert text in said
-    assert "4 cells, about" in said
+    assert "3 cells, about" in said
 
 
 def test_a_value_with_an_error_is_judged_by_both_errors() -> None:
