@@ -30,7 +30,7 @@ from didact.behaviours import (
 )
 from didact.environments import Hypergrid, PrependAppend
 from didact.objectives import DB
-from didact.presets import DISCOVERY_PRESETS, DISCOVERY_TASKS, GRID_PRESETS, discovery, grid
+from didact.presets import DISCOVERY_TASKS, discovery, grid
 from didact.replay import Priority, RankDraw
 from didact.teacher import DoubleLog, OneSided
 
@@ -201,7 +201,7 @@ def named(turns: str, best: float, rest: str = "") -> str:
     return ", ".join(part for part in parts if part)
 
 
-RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
+ON_GRIDS: dict[str, tuple[str, tuple[Change, ...]]] = {
     "tb-prt, cosine": ("tb-prt", (cosine,)),
     "tb-prt, a tenth at the end": ("tb-prt-late", ()),
     "tb-prt, rate 0.003, cosine": ("tb-prt", (rate(3e-3), cosine)),
@@ -264,16 +264,6 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
         )
     },
     **{
-        named(turns, 1e-3, f"{batches} x from replay, rate {value:g}, cosine"): (
-            "teacher-prt" if "t" in turns else "tb-prt",
-            (in_turn(turns, 1e-3, batches=batches), rate(value), cosine),
-        )
-        for turns, batches, value in (
-            *(("omt", 4, 1e-3), ("omt", 1, 1e-3), ("ot", 4, 1e-3), ("ot", 4, 3e-3)),
-            *(("oomt", 4, 3e-3), ("oomoooto", 4, 3e-3), ("o", 4, 1e-3), ("o", 4, 3e-3)),
-        )
-    },
-    **{
         named(turns, 1e-6, f"1 x from replay, k {offset:g}"): (
             "teacher-floor",
             (in_turn(turns, 1e-6, batches=1, offset=offset),),
@@ -282,6 +272,17 @@ RECIPES: dict[str, tuple[str, tuple[Change, ...]]] = {
     },
 }
 """Preset, and what is changed in it, in this order."""
+ON_STRINGS: dict[str, tuple[str, tuple[Change, ...]]] = {
+    named(turns, 1e-3, f"{batches} x from replay, rate {value:g}, cosine"): (
+        "teacher-prt" if "t" in turns else "tb-prt",
+        (in_turn(turns, 1e-3, batches=batches), rate(value), cosine),
+    )
+    for turns, batches, value in (
+        *(("omt", 4, 1e-3), ("omt", 1, 1e-3), ("ot", 4, 1e-3), ("ot", 4, 3e-3)),
+        *(("oomt", 4, 3e-3), ("oomoooto", 4, 3e-3), ("o", 4, 1e-3), ("o", 4, 3e-3)),
+    )
+}
+RECIPES = ON_GRIDS | ON_STRINGS
 
 
 def run(task: str, name: str, seeds: list[int]) -> None:
@@ -302,12 +303,6 @@ def run(task: str, name: str, seeds: list[int]) -> None:
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(table([row]).splitlines()[-1], flush=True)
-
-
-def _of_task(task: str) -> list[str]:
-    """Recipes whose preset the task has."""
-    presets = DISCOVERY_PRESETS if task in DISCOVERY_TASKS else GRID_PRESETS
-    return [name for name, (preset, _) in RECIPES.items() if preset in presets]
 
 
 def _made(task: str, preset: str) -> didact.Experiment:
@@ -369,7 +364,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102])
     options = parser.parse_args()
     if options.action == "run":
-        for name in options.recipes or _of_task(options.task):
+        for name in options.recipes or (
+            ON_STRINGS if options.task in DISCOVERY_TASKS else ON_GRIDS
+        ):
             run(options.task, name, options.seeds)
         return
     kept = [json.loads(line) for line in RESULTS.read_text().splitlines()]

@@ -26,7 +26,6 @@ METHODS = (
     *("teacher", "teacher-per", "teacher-floor", DEFAULT, "metropolis"),
 )
 """What an overview shows."""
-COMPARED = (*METHODS, "teacher-prt", "mutate", "teacher-mutate-per")
 _BLOCK = re.compile(
     r"(?P<begin><!-- BEGIN TABLES: (?P<what>\w+) -->\n).*?(?P<end>(?<=\n)<!-- END TABLES -->)",
     re.DOTALL,
@@ -63,8 +62,8 @@ def default(cells: Sequence[bench.Kept]) -> str:
         for group in bench.groups(bench.in_order(cells, ["grid", "biochem"]))
         if group.task in several and len(group.cells) > 1
     ]
-    there = {kept.method for group in groups for kept in group.cells} - {DEFAULT}
-    methods = [method for method in COMPARED if method in there]
+    there = dict.fromkeys(kept.method for group in groups for kept in group.cells)
+    methods = [method for method in there if method != DEFAULT]
     return "\n\n".join(
         bench.across(groups, key, methods, less=DEFAULT).markdown() for key in METRICS[1:]
     )

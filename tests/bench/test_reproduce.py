@@ -121,7 +121,11 @@ def test_the_plan_is_shown_and_not_trained(tmp_path: Path, monkeypatch: pytest.M
         ["grid-4x16", "teacher-per", "2", "12,000", "96,000"],
         ["grid-4x16", "didact", "2", "12,000", "96,000"],
     ]
-    for text in ("tasks left out: grid-2x128", "methods left out: tb, eps", "2 seeds in place of 3"):
+    for text in (
+        "tasks left out: grid-2x128",
+        "methods left out: tb, eps",
+        "2 seeds in place of 3",
+    ):
         assert text in said
     assert "3 cells, about" in said
 

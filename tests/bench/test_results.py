@@ -70,6 +70,7 @@ def test_one_metric_of_methods_across_tasks(suite: tuple[list[bench.Outcome], Pa
     apart = bench.across(groups, "modes_found", ["eps"], less="tb")
     assert apart.head[0] == "modes found, less tb"
     assert apart.rows == (("eps", "+1 [+1, +1]*", "–"),)
+    assert bench.across(groups, "modes_found", ["tb"], less="nothing").rows == (("tb", "–", "–"),)
 
 
 def test_markdown_is_as_wide_as_its_cells() -> None:

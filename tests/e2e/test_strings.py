@@ -32,7 +32,7 @@ def brittle(strings):
 
 no_function = 3
 '''
-SMALL = ("--rounds", "3", "--batch-size", "8", "--width", "8", "--draws", "64")
+SMALL = ("--rounds", "8", "--batch-size", "8", "--width", "8", "--draws", "64")
 STRINGS = ("train", "sequence", "--alphabet", "AB", "--length", "3", "--evaluations", "1")
 
 

@@ -294,6 +294,8 @@ def test_a_target_without_a_gradient_is_refused_where_chains_need_it(name):
     with pytest.raises(ValueError, match=r"gradient of log R, which OnTheHost has not: .*teacher"):
         diffusion(OnTheHost(), name)
     assert diffusion(OnTheHost(), "teacher").batch_size == 500
+    with pytest.raises(ValueError, match=r"langevin=True needs the gradient of log R"):
+        diffusion(OnTheHost(), "teacher", network=DiffusionMLPConfig(langevin=True))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from didact.behaviours import Cycle, FromReplay, FromTeacher, LocalSearch, Mutate, OnPolicy
+from didact.cli._tasks import Discovery, Sequence
 from didact.environments import Autoregressive, PrependAppend
 from didact.networks import MLPConfig, SSRConfig
 from didact.objectives import TB, Squared
@@ -98,6 +99,11 @@ def test_other_sizes_networks_and_directions():
     assert make("tb", rounds=10).steps == 10
     assert make("tb", rounds=10, steps=7).steps == 7
     assert not discovery(TARGET, num_symbols=20, length=12).count_distinct
+
+
+def test_the_default_is_our_own():
+    assert discovery(TARGET, num_symbols=4, length=8) == make("didact")
+    assert Discovery().preset == Sequence().preset == "didact"
 
 
 def test_what_cannot_be_is_refused():

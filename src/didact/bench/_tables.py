@@ -72,25 +72,23 @@ def across(
     **Arguments:** `key` of the metric; `less`: a method from which the others are told, as paired
     differences with intervals.
     """
-    metric, rows = BY_KEY[key], []
-    for method in methods:
-        texts = []
-        for group in found:
-            kept, base = (_of_method(group, name) for name in (method, less))
-            if kept is None:
-                texts.append(MISSING)
-            elif less is None:
-                texts.append(value(kept, key))
-            else:
-                apart = None if base is None else difference(kept, base, metric)
-                texts.append(difference_in_words(apart))
-        rows.append((method, *texts))
+    metric = BY_KEY[key]
+
+    def column(group: Group) -> list[str]:
+        known = {kept.method: kept for kept in group.cells}
+        if less is None:
+            return [value(known[m], key) if m in known else MISSING for m in methods]
+        base = known.get(less)
+        pairs = [(known.get(method), base) for method in methods]
+        return [
+            difference_in_words(difference(kept, base, metric) if kept and base else None)
+            for kept, base in pairs
+        ]
+
+    columns_of = [column(group) for group in found]
     title = metric.title if less is None else f"{metric.title}, less {less}"
-    return Table((title, *(group.task for group in found)), tuple(rows))
-
-
-def _of_method(group: Group, method: str | None) -> Kept | None:
-    return next((kept for kept in group.cells if kept.method == method), None)
+    rows = tuple(zip(methods, *columns_of, strict=True))
+    return Table((title, *(group.task for group in found)), rows)
 
 
 def differences(group: Group, *, short: bool) -> Table | None:

@@ -151,7 +151,7 @@ class Grid(Training):
     """Draws of the final statistics."""
 
     def experiment(self, task: str) -> "Experiment":
-        """The paper's, on a grid of this size."""
+        """The method on a grid of this size."""
         from .. import presets
 
         return presets.grid(
@@ -220,10 +220,6 @@ class Diffusion(Training):
         network = dataclasses.replace(network, langevin=self.langevin)
         if self.width is not None:
             network = dataclasses.replace(network, width=self.width)
-        if self.langevin and not presets.has_gradient(target):
-            raise BadInput(
-                f"--langevin needs the gradient of log R, which {task} has not: leave it out."
-            )
         return presets.diffusion(
             target,
             self.preset,
@@ -302,7 +298,7 @@ class Discovery(Strings):
     """
 
     def experiment(self, task: str) -> "Experiment":
-        """The paper's."""
+        """The method on the task."""
         from .. import presets
 
         known = presets.DISCOVERY_TASKS[task]
@@ -357,7 +353,7 @@ class Sequence(Strings):
     """Draws of the final statistics, each of which is scored."""
 
     def experiment(self, task: str) -> "Experiment":
-        """The paper's methods on the user's reward."""
+        """The method on the user's reward."""
         from ..targets import HostReward
 
         if len(self.alphabet) < 2:

@@ -5,7 +5,6 @@ from ._diffusion import DIFFUSION_TASKS as DIFFUSION_TASKS
 from ._diffusion import SIZES as SIZES
 from ._diffusion import Task as Task
 from ._diffusion import diffusion as diffusion
-from ._diffusion import has_gradient as has_gradient
 from ._diffusion import own_network as own_network
 from ._diffusion import shortening as shortening
 from ._discovery import DISCOVERY_PRESETS as DISCOVERY_PRESETS
@@ -29,7 +28,6 @@ __all__ = [
     "diffusion",
     "discovery",
     "grid",
-    "has_gradient",
     "own_network",
     "shortening",
 ]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import targets
+from .._checks import require
 from .._experiment import Experiment, OptimiserConfig
 from .._types import Objective, Target
 from ..behaviours import (
@@ -118,8 +119,8 @@ def diffusion(
     in `didact.environments.Diffusion`, 0 for a variance that is not learned (default 0, with
     "didact" 4); `learn_backward` as there; `network`: its shape, the Langevin term among it.
 
-    **Errors:** `ValueError` for an unknown preset, or where log R has no gradient and the preset
-    needs it.
+    **Errors:** `ValueError` for an unknown preset, or where log R has no gradient and the preset or
+    the network needs it.
 
     Source: Kim et al. (2025), section 5.2, for all but "didact". Known divergences: the published
     code clips the gradient of the Teacher's time embedding alone, here it is all of the Teacher's;
@@ -140,11 +141,11 @@ def diffusion(
         raise ValueError(
             f"{type(target).__name__} is no target on real vectors: {error}".splitlines()[0]
         ) from error
-    if preset in _CLIMBING and not has_gradient(target):
-        raise ValueError(
-            f"preset {preset!r} needs the gradient of log R, which {type(target).__name__} has "
-            "not: take another, such as 'teacher'."
-        )
+    require("log_variance_range", log_variance_range, at_least=0)
+    if preset in _CLIMBING:
+        _check_gradient(target, point, f"preset {preset!r}")
+    if network is not None and network.langevin:
+        _check_gradient(target, point, "a network with langevin=True")
     if log_variance_range is None:
         log_variance_range = _OWN_RANGE if preset == "didact" else 0.0
     log_variance_range = log_variance_range or None
@@ -197,13 +198,15 @@ def diffusion(
     )
 
 
-def has_gradient(target: Target) -> bool:
-    """Whether JAX can differentiate log R."""
+def _check_gradient(target: Target, point: jax.ShapeDtypeStruct, who: str) -> None:
+    """Whether JAX can differentiate log R, which `who` needs."""
     try:
-        jax.eval_shape(jax.grad(target.log_reward), jnp.zeros(_dim(target)))
-    except (TypeError, ValueError, NotImplementedError):
-        return False
-    return True
+        jax.eval_shape(jax.grad(target.log_reward), point)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"{who} needs the gradient of log R, which {type(target).__name__} has not: do without "
+            "(the preset 'teacher' does)."
+        ) from error
 
 
 def _dim(target: Target) -> int:

@@ -124,25 +124,25 @@ def discovery(
             f"preset {preset!r} needs a batch size that is a multiple of {_SEARCHED}, got "
             f"{batch_size}: each chain proposes so many strings."
         )
-    buffered = preset != "tb" and preset not in EXPLORATION_PRESETS
-    steps = rounds * (2 if buffered else 1) if steps is None else steps
-    optimiser = OptimiserConfig(1e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0)
-    parts: Parts = {"objective": TB(_LOSS), "optimiser": optimiser}
+    parts: Parts = {"objective": TB(_LOSS)}
     if preset in EXPLORATION_PRESETS:
         own, auxiliary = OnPolicy(epsilon), FromTeacher(epsilon)
         parts |= explore(
             *(preset, own, auxiliary), regression=_LOSS, depth=depth, batch_size=batch_size
         )
     elif preset == "didact":
-        parts |= _own(epsilon, batch_size, optimiser, steps)
+        parts |= _own(epsilon, batch_size)
     else:
         parts |= _published(preset, epsilon, depth, batch_size)
+    steps = rounds * (2 if "replay" in parts else 1) if steps is None else steps
+    optimiser = OptimiserConfig(1e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0)
     teacher_optimiser = replace(optimiser, learning_rate=5e-4)
     kind = PrependAppend if grow == "both" else Autoregressive
     return Experiment(
         environment=kind(num_symbols, length),
         target=target,
         network=SSRConfig(width) if network is None else network,
+        optimiser=falling(optimiser, steps) if preset == "didact" else optimiser,
         teacher_optimiser=teacher_optimiser if "teacher_reward" in parts else None,
         batch_size=batch_size,
         steps=steps,
@@ -152,10 +152,11 @@ def discovery(
     )
 
 
-def _own(epsilon: float, batch_size: int, optimiser: OptimiserConfig, steps: int) -> Parts:
+def _own(epsilon: float, batch_size: int) -> Parts:
     """Our own method on strings: the paper's replay by reward and its Teacher, whose rate stays as
-    it is there, with the Student's rates, the larger share of the buffer and the schedule that hold
-    the most on grids. Without the Teacher and the mutants a little more is held, and less found.
+    it is there, with the larger share of the buffer and the schedule, and beside these the
+    Student's rates, that hold the most on grids. Without the Teacher and the mutants a little more
+    is held here, and less found.
     """
     replay = _replay("prt", batch_size)
     search = Mutate(RankDraw(1 / replay.capacity))
@@ -163,7 +164,6 @@ def _own(epsilon: float, batch_size: int, optimiser: OptimiserConfig, steps: int
         "behaviour": and_replayed(mixed(OnPolicy(epsilon), search, FromTeacher(epsilon))),
         "teacher_reward": _TAUGHT,
         "replay": replay,
-        "optimiser": falling(optimiser, steps),
     }
 
 

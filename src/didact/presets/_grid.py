@@ -53,7 +53,8 @@ def grid(
     temperature: float | None = None,
     published_backward: bool = False,
 ) -> Experiment:
-    """The paper's experiment on the deceptive grid: its constants, schedule and budget.
+    """Our own sampler on the deceptive grid, or one of the paper's with its constants, schedule and
+    budget.
 
     **Arguments:** `preset`: a key of `GRID_PRESETS`; `dim`, `side`, `convention` as in
     `didact.targets.DeceptiveGrid`; `steps`: gradient steps (default: the paper's budget for
