@@ -185,7 +185,8 @@ def test_a_suite_that_goes_on_gives_as_many_cores_as_before(
     """One that is left of two keeps to its share; one that is the only one has all."""
     everywhere = os.sched_getaffinity(0)
     cells = make_cells("teacher", "eps")
-    _ = train(cells, tmp_path, workers=2, should_stop=(tmp_path / "ready").exists)
+    until = (tmp_path / "ready", tmp_path / "results" / "grid-2x8-eps.json")
+    _ = train(cells, tmp_path, workers=2, should_stop=lambda: all(p.exists() for p in until))
     (tmp_path / "go").write_text("")
     _ = train(cells, tmp_path, workers=2)
     assert calls(tmp_path)[-1] == "teacher"
