@@ -30,9 +30,10 @@ from didact.behaviours import (
 )
 from didact.environments import Hypergrid, PrependAppend
 from didact.objectives import DB
-from didact.presets import DISCOVERY_TASKS, discovery, grid
+from didact.presets import DISCOVERY_TASKS, grid
 from didact.replay import Priority, RankDraw
 from didact.teacher import DoubleLog, OneSided
+from discovery import of_strings
 
 RESULTS = Path(__file__).parent / "results" / "recipes.jsonl"
 CHUNK = 1_000
@@ -153,44 +154,45 @@ def replay_larger(batches: int) -> Change:
     return change
 
 
-def keep_all(offset: float) -> Change:
-    """A buffer of all objects, and another offset of ranks."""
+def keep_all(experiment: didact.Experiment) -> didact.Experiment:
+    """A buffer of all objects."""
+    assert experiment.replay is not None
+    assert isinstance(experiment.environment, Hypergrid)
+    capacity = experiment.environment.num_terminal_states
+    return replace(experiment, replay=replace(experiment.replay, capacity=capacity))
+
+
+def ranks(offset: float) -> Change:
+    """Another offset of the ranks by which the buffer is drawn from."""
 
     def change(experiment: didact.Experiment) -> didact.Experiment:
         assert experiment.replay is not None
-        assert isinstance(experiment.environment, Hypergrid)
-        capacity = experiment.environment.num_terminal_states
-        replay = replace(experiment.replay, capacity=capacity, rank_offset=offset)
-        return replace(experiment, replay=replay)
+        assert experiment.replay.split is None  # which would have the say
+        return replace(experiment, replay=replace(experiment.replay, rank_offset=offset))
 
     return change
 
 
-def in_turn(turns: str, best: float, *, batches: int = 4, offset: float | None = None) -> Change:
-    """New batches in turn, and after each a step that learns from the buffer: `turns` has a letter
-    for each, "o" the Student's own, "t" the Teacher's, "m" mutants of objects drawn by rank with
-    the offset `best`, "l" back-and-forth search from what the buffer draws; `batches` at a time are
-    replayed, by rank with `offset` where one is given.
+def in_turn(turns: str, best: float) -> Change:
+    """New batches in turn, and after each what is replayed: `turns` has a letter for each, "o" the
+    Student's own, "t" the Teacher's, "m" mutants of objects drawn by rank with the offset `best`,
+    "l" back-and-forth search from what the buffer draws.
     """
 
     def change(experiment: didact.Experiment) -> didact.Experiment:
-        assert experiment.replay is not None
         assert isinstance(experiment.behaviour, Cycle)
-        own = next(turn for turn in experiment.behaviour.behaviours if isinstance(turn, OnPolicy))
+        before = experiment.behaviour.behaviours
+        own = next(turn for turn in before if isinstance(turn, OnPolicy))
+        replayed = next(turn for turn in before if isinstance(turn, FromReplay))
         made: dict[str, Behaviour] = {
             "o": own,
             "t": FromTeacher(own.epsilon),
             "m": Mutate(RankDraw(best)),
             "l": LocalSearch(FromReplay(), depth=20, rounds=7, greedy=False, random_depth=True),
         }
-        replayed = FromReplay(batches)
         cycle = Cycle(tuple(each for letter in turns for each in (made[letter], replayed)))
-        replay = experiment.replay
-        if offset is not None:
-            assert replay.split is None  # which would have the say
-            replay = replace(replay, rank_offset=offset)
         reward = experiment.teacher_reward if "t" in turns else None
-        return replace(experiment, behaviour=cycle, replay=replay, teacher_reward=reward)
+        return replace(experiment, behaviour=cycle, teacher_reward=reward)
 
     return change
 
@@ -226,10 +228,10 @@ ON_GRIDS: dict[str, tuple[str, tuple[Change, ...]]] = {
     ),
     "teacher-per, rate 0.003, cosine": ("teacher-per", (rate(3e-3), cosine)),
     "teacher-floor": ("teacher-floor", ()),
-    "teacher-floor, k 5e-05": ("teacher-floor", (in_turn("ooto", 1, offset=5e-5),)),
+    "teacher-floor, k 5e-05": ("teacher-floor", (ranks(5e-5),)),
     "teacher-floor, rate 0.005": ("teacher-floor", (rate(5e-3),)),
     **{
-        f"teacher-floor, all objects kept, k {k:g}": ("teacher-floor", (keep_all(k),))
+        f"teacher-floor, all objects kept, k {k:g}": ("teacher-floor", (keep_all, ranks(k)))
         for k in (0.003, 0.001)
     },
     **{
@@ -266,7 +268,7 @@ ON_GRIDS: dict[str, tuple[str, tuple[Change, ...]]] = {
     **{
         named(turns, 1e-6, f"1 x from replay, k {offset:g}"): (
             "teacher-floor",
-            (in_turn(turns, 1e-6, batches=1, offset=offset),),
+            (in_turn(turns, 1e-6), replay_larger(1), ranks(offset)),
         )
         for turns, offset in (("omto", 5e-5), ("otmt", 5e-5), ("olto", 1e-6), ("omto", 1e-6))
     },
@@ -275,7 +277,7 @@ ON_GRIDS: dict[str, tuple[str, tuple[Change, ...]]] = {
 ON_STRINGS: dict[str, tuple[str, tuple[Change, ...]]] = {
     named(turns, 1e-3, f"{batches} x from replay, rate {value:g}, cosine"): (
         "teacher-prt" if "t" in turns else "tb-prt",
-        (in_turn(turns, 1e-3, batches=batches), rate(value), cosine),
+        (in_turn(turns, 1e-3), replay_larger(batches), rate(value), cosine),
     )
     for turns, batches, value in (
         *(("omt", 4, 1e-3), ("omt", 1, 1e-3), ("ot", 4, 1e-3), ("ot", 4, 3e-3)),
@@ -306,12 +308,10 @@ def run(task: str, name: str, seeds: list[int]) -> None:
 
 
 def _made(task: str, preset: str) -> didact.Experiment:
-    if task not in DISCOVERY_TASKS:
-        dim, side = map(int, task.split("x"))
-        return grid(preset, dim, side, steps=STEPS.get(task))
-    known = DISCOVERY_TASKS[task]
-    options = {"rounds": known.rounds, "width": known.width, "epsilon": known.epsilon}
-    return discovery(known.target(), preset, **options)
+    if task in DISCOVERY_TASKS:
+        return of_strings(task, preset)
+    dim, side = map(int, task.split("x"))
+    return grid(preset, dim, side, steps=STEPS.get(task))
 
 
 def _verdict(experiment: didact.Experiment, state: didact.TrainState, i: int) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""Diffusion samplers small enough to be known exactly, and their walks at given noise."""
+"""Diffusion samplers small enough to be known exactly, their walks at given noise, and a target
+without a gradient.
+"""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from didact._sampler import Sampler
@@ -74,3 +77,18 @@ def _trajectory(states: list, actions: list) -> Trajectory:
 
 def _repeated(tree, number: int):
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (number, *leaf.shape)), tree)
+
+
+class OnTheHost(Target):
+    """A target whose log R JAX cannot differentiate."""
+
+    dim = 2
+    log_z = None
+    num_modes = None
+
+    def log_reward(self, x):
+        shape = jax.ShapeDtypeStruct((), x.dtype)
+        return jax.pure_callback(lambda x: -np.sum(x * x), shape, x)
+
+    def mode_index(self, x):
+        return jnp.asarray(-1)

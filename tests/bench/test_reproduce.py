@@ -190,9 +190,9 @@ def test_kept_runs_are_those_of_the_presets_that_they_are_named_after() -> None:
     for run in bench.read_all(KEPT / "grid"):
         size = re.fullmatch(r"grid-(\d+)x(\d+)", run.task)
         assert size is not None
-        now = presets.grid(run.method, int(size[1]), int(size[2]))
-        if run.task == "grid-6x16":  # not the paper's: its budget was given
-            now = presets.grid(run.method, int(size[1]), int(size[2]), steps=run.steps)
+        # One grid is not the paper's: its budget was given.
+        steps = run.steps if run.task == "grid-6x16" else None
+        now = presets.grid(run.method, int(size[1]), int(size[2]), steps=steps)
         assert to_json(now) == run.experiment, (run.task, run.method)
     parts = ("behaviour", "replay", "optimiser", "teacher_reward", "steps")
     strings = [run for run in bench.read_all(KEPT / "discovery") if "optimiser" in run.experiment]

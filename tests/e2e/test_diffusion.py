@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from didact.environments import Brownian
 from didact.environments import Diffusion as DiffusionEnvironment
 from didact.networks import DiffusionMLPConfig
 
+from .._diffusion import OnTheHost
 from .._runs import DIFFUSION, arrays, contents, record, refused, same_results, succeeds
 
 JUDGED = (
@@ -231,21 +231,6 @@ def test_bad_options(arguments: list[str], words: list[str], tmp_path: Path) -> 
     message = refused("train", "25gmm", "--out", tmp_path / "run", *arguments)
     assert all(word in message for word in words), message
     assert list(tmp_path.iterdir()) == []
-
-
-class OnTheHost(didact.targets.Target):
-    """A target whose log R JAX cannot differentiate."""
-
-    dim = 2
-    log_z = None
-    num_modes = None
-
-    def log_reward(self, x):
-        shape = jax.ShapeDtypeStruct((), x.dtype)
-        return jax.pure_callback(lambda x: -np.sum(x * x), shape, x)
-
-    def mode_index(self, x):
-        return jnp.asarray(-1)
 
 
 def test_langevin_needs_a_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,11 @@
 import inspect
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from didact import targets
 from didact._experiment import Experiment
-from didact._types import Target
 from didact.behaviours import MALA, Collect, Cycle, FromReplay, FromSamples, FromTeacher, OnPolicy
 from didact.environments import Brownian, Diffusion, VariancePreserving
 from didact.networks import DiffusionMLPConfig
@@ -26,6 +23,8 @@ from didact.presets import (
 from didact.replay import RankDraw
 from didact.targets import GMM25, FromFunction
 from didact.teacher import DoubleLog
+
+from .._diffusion import OnTheHost
 
 TAUGHT = {"teacher", "teacher-mala"}
 PRIORITIES = {
@@ -272,21 +271,6 @@ def test_the_variance_is_learned_by_default_or_not_and_can_be_switched(name, lea
     assert of() == learned
     assert of(log_variance_range=2.0) == 2.0
     assert of(log_variance_range=0.0) is None
-
-
-class OnTheHost(Target):
-    """A log-reward that JAX cannot differentiate."""
-
-    dim = 2
-    log_z = None
-    num_modes = None
-
-    def log_reward(self, x):
-        shape = jax.ShapeDtypeStruct((), x.dtype)
-        return jax.pure_callback(lambda x: -np.sum(x * x), shape, x)
-
-    def mode_index(self, x):
-        return jnp.asarray(-1)
 
 
 @pytest.mark.parametrize("name", ["tb-mala", "teacher-mala", "didact"])
