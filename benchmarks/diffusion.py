@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from didact._config import from_json
-from didact.bench import Kept, read_all
+from didact.bench import Kept, read_all, train_words
 from didact.environments import Diffusion, Process
 from didact.metrics.floor import Floor, discretisation_floor
 from didact.presets import DIFFUSION_TASKS
@@ -53,20 +53,21 @@ def floor(task: str, process: Process, times: tuple[float, ...], *, learned: boo
     return None
 
 
-def floor_of(kept: Kept) -> Floor | None:
-    """The floor of a finished run."""
+def floor_of(kept: Kept, target: str) -> Floor | None:
+    """The floor of a finished run with a target of that name."""
     environment = from_json(kept.experiment["environment"])
     assert isinstance(environment, Diffusion)
     times = environment.times or tuple(np.linspace(0, 1, environment.num_steps + 1).tolist())
     learned = environment.log_variance_range is not None
-    return floor(kept.task, environment.process, times, learned=learned)
+    return floor(target, environment.process, times, learned=learned)
 
 
 def table() -> str:
     """A Markdown table: means over seeds, and the floor of each run."""
     rows = ["| task | preset | ELBO | its best | EUBO | its best |", "|---|---|---|---|---|---|"]
     for kept in read_all(RESULTS):
-        best, log_z = floor_of(kept), DIFFUSION_TASKS[kept.task].target().log_z
+        name = train_words(kept.task)[0]
+        best, log_z = floor_of(kept, name), DIFFUSION_TASKS[name].target().log_z
         ends = ("–", "–")
         if best is not None and log_z is not None:
             ends = (f"{log_z + best.elbo:.6g}", f"{log_z + best.eubo:.6g}")

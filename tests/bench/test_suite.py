@@ -47,6 +47,21 @@ def test_names_of_grids() -> None:
             train_words(name)
 
 
+def test_names_of_diffusion_tasks_with_their_size() -> None:
+    for size in ("cpu", "paper"):
+        task = f"manywell-32-{size}"
+        assert train_words(task) == ["manywell-32", "--size", size]
+        assert methods_of(task) is presets.DIFFUSION_PRESETS
+    for name in ("tfbind8-cpu", "25gmm-large", "25gmm-", "grid-2x8-cpu", "25gmm-cpu-cpu"):
+        with pytest.raises(ValueError, match="unknown task"):
+            train_words(name)
+    suite = Suite(tasks=("25gmm", "25gmm-cpu"), methods=("tb",), options=("25gmm.size=paper",))
+    assert suite.options_of("25gmm-cpu") == []
+    for option in ("size=paper", "25gmm-cpu.size=paper"):
+        with pytest.raises(ValueError, match="25gmm-cpu has its size in its name"):
+            Suite(tasks=("25gmm", "25gmm-cpu"), methods=("tb",), options=(option,))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

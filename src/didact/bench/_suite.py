@@ -12,6 +12,7 @@ from .._files import in_short, open_to_read
 
 _MAX_BYTES = 2**20
 _GRID = re.compile(r"grid-([1-9]\d{0,3})x([1-9]\d{0,5})$")
+_SIZED = re.compile(r"(?P<name>[\w-]+)-(?P<size>cpu|paper)$")
 _OPTION = re.compile(
     r"(?:(?P<task>[\w-]+)\.)?(?P<name>[a-z][a-z-]*)(?:=(?P<value>.*))?$", re.DOTALL
 )
@@ -28,7 +29,8 @@ _TAKEN = frozenset(
 class Suite:
     """Every method on every task, with the same seeds and budget.
 
-    **Arguments:** `tasks`: "grid-DxH" for a grid of D dimensions of H, or a name of `didact list`;
+    **Arguments:** `tasks`: "grid-DxH" for a grid of D dimensions of H, or a name of `didact list`,
+    that of a diffusion task with its size behind it where both sizes are compared ("25gmm-cpu");
     `methods`: presets, "TASK:PRESET" for one of that task alone; `seeds`: so many, from `seed` on;
     `steps`: gradient steps of each, or `scale`: a share of each preset's own budget, which keeps
     reward calls equal (both None: all of it); `evaluations` on the way and `draws` of the final
@@ -77,9 +79,12 @@ class Suite:
             if mark and task not in self.tasks:
                 raise ValueError(f"method {method!r} is of a task that the suite has not.")
         for option in self.options:
-            task, *_ = _parsed(option)
+            task, name, _ = _parsed(option)
             if task is not None and task not in self.tasks:
                 raise ValueError(f"option {option!r} is of a task that the suite has not.")
+            for of in self.tasks if name == "size" else ():
+                if task in (None, of) and _SIZED.match(of):
+                    raise ValueError(f"option {option!r}: {of} has its size in its name.")
         named = {method.rpartition(":")[2] for method in self.methods}
         if self.baseline is not None and self.baseline not in named:
             raise ValueError(f"baseline {self.baseline!r} is none of the methods.")
@@ -109,7 +114,7 @@ class Suite:
 
 
 def train_words(task: str) -> list[str]:
-    """How `didact train` names a task: the first word, and the size of a grid.
+    """How `didact train` names a task: the first word, and the size of a grid or of the budget.
 
     **Errors:** `ValueError` for an unknown task, naming those that there are.
     """
@@ -120,6 +125,9 @@ def train_words(task: str) -> list[str]:
 
     if task in DIFFUSION_TASKS or task in DISCOVERY_TASKS:
         return [task]
+    sized = _SIZED.match(task)
+    if sized and sized["name"] in DIFFUSION_TASKS:
+        return [sized["name"], "--size", sized["size"]]
     known = ", ".join((*DIFFUSION_TASKS, *DISCOVERY_TASKS))
     raise ValueError(f"unknown task {task!r}; the tasks are grid-DxH (as in grid-4x16), {known}.")
 

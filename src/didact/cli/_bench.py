@@ -28,7 +28,7 @@ class Bench:
     suite: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE.toml")] = None
     """File with the options below as its fields; options that are given too override it."""
     tasks: tuple[str, ...] | None = None
-    """grid-DxH, as in grid-4x16, or tasks that `didact list` shows."""
+    """grid-DxH, as in grid-4x16, or tasks that `didact list` shows; 25gmm-cpu: of that size."""
     methods: tuple[str, ...] | None = None
     """Presets that `didact list` shows; TASK:PRESET for one of that task alone."""
     seeds: int | None = None
