@@ -83,6 +83,13 @@ def test_exact_values_of_grids_are_those_of_the_targets() -> None:
         assert known["mode_mass"] == pytest.approx(target.mode_mass, abs=5e-4)
 
 
+def test_exact_values_of_vectors_are_those_of_the_targets() -> None:
+    tasks = ("25gmm", "manywell-32", "manywell-64", "manywell-128")
+    for task in tasks:
+        known = {r.metric: r.value for r in references(task) if r.method == "a perfect sampler"}
+        assert known["log_z"] == pytest.approx(presets.DIFFUSION_TASKS[task].target().log_z)
+
+
 def test_the_full_suites_have_methods_and_tasks_that_there_are() -> None:
     for part in PARTS:
         pairs = [pair for suite in bench.full(part) for pair in suite.pairs()]
