@@ -2,8 +2,8 @@
 
     python benchmarks/diffusion.py
 
-The runs are those of `didact reproduce diffusion`, kept under benchmarks/results/diffusion. Beside
-each stands what the best sampler with the same Gaussian steps would have (`didact.metrics.floor`).
+The runs are those kept under benchmarks/results/diffusion. Beside each stands what the best sampler
+with the same Gaussian steps would have (`didact.metrics.floor`).
 """
 
 import functools
@@ -53,21 +53,21 @@ def floor(task: str, process: Process, times: tuple[float, ...], *, learned: boo
     return None
 
 
-def floor_of(kept: Kept, target: str) -> Floor | None:
-    """The floor of a finished run with a target of that name."""
+def floor_of(kept: Kept) -> Floor | None:
+    """The floor of a finished run."""
     environment = from_json(kept.experiment["environment"])
     assert isinstance(environment, Diffusion)
     times = environment.times or tuple(np.linspace(0, 1, environment.num_steps + 1).tolist())
     learned = environment.log_variance_range is not None
-    return floor(target, environment.process, times, learned=learned)
+    return floor(train_words(kept.task)[0], environment.process, times, learned=learned)
 
 
 def table() -> str:
     """A Markdown table: means over seeds, and the floor of each run."""
     rows = ["| task | preset | ELBO | its best | EUBO | its best |", "|---|---|---|---|---|---|"]
     for kept in read_all(RESULTS):
-        name = train_words(kept.task)[0]
-        best, log_z = floor_of(kept, name), DIFFUSION_TASKS[name].target().log_z
+        log_z = DIFFUSION_TASKS[train_words(kept.task)[0]].target().log_z
+        best = floor_of(kept)
         ends = ("–", "–")
         if best is not None and log_z is not None:
             ends = (f"{log_z + best.elbo:.6g}", f"{log_z + best.eubo:.6g}")

@@ -106,8 +106,7 @@ def keep(folder: Path) -> Kept:
 
 
 def read_kept(path: Path) -> Kept | None:
-    """A kept file; None for a JSON object of another kind. Older ones have the size of a grid in
-    place of the task, and fewer curves.
+    """A kept file; None for a JSON object of another kind.
 
     **Errors:** `ValueError` that names a file which cannot be read.
     """
@@ -128,16 +127,15 @@ def read_kept(path: Path) -> Kept | None:
     whole = isinstance(curves, list) and all(isinstance(row, dict) for row in curves)
     if not whole:
         raise ValueError(f"{path} holds curves that are none: restore it.")
-    environment = {"environment": cell["environment"]} if "environment" in cell else {}
     return Kept(
-        task=_task_of(cell, path.stem),
+        task=str(cell.get("task") or path.stem),
         method=str(cell["preset"]),
-        command=without_folder(str(cell.get("command", ""))),
+        command=str(cell.get("command", "")),
         created=str(cell.get("created", "")),
         batch_size=cell.get("batch_size"),
         verdict=verdict,
         curves=tuple(curves),
-        experiment=cell.get("experiment", environment),
+        experiment=cell.get("experiment", {}),
     )
 
 

@@ -12,7 +12,6 @@ from .._files import in_short, open_to_read
 
 _MAX_BYTES = 2**20
 _GRID = re.compile(r"grid-([1-9]\d{0,3})x([1-9]\d{0,5})$")
-_SIZED = re.compile(r"(?P<name>[\w-]+)-(?P<size>cpu|paper)$")
 _OPTION = re.compile(
     r"(?:(?P<task>[\w-]+)\.)?(?P<name>[a-z][a-z-]*)(?:=(?P<value>.*))?$", re.DOTALL
 )
@@ -82,9 +81,10 @@ class Suite:
             task, name, _ = _parsed(option)
             if task is not None and task not in self.tasks:
                 raise ValueError(f"option {option!r} is of a task that the suite has not.")
-            for of in self.tasks if name == "size" else ():
-                if task in (None, of) and _SIZED.match(of):
-                    raise ValueError(f"option {option!r}: {of} has its size in its name.")
+            meant = self.tasks if task is None else (task,)
+            told = [each for each in meant if name == "size" and sized(each)[1]]
+            if told:
+                raise ValueError(f"option {option!r}: {told[0]} has its size in its name.")
         named = {method.rpartition(":")[2] for method in self.methods}
         if self.baseline is not None and self.baseline not in named:
             raise ValueError(f"baseline {self.baseline!r} is none of the methods.")
@@ -125,11 +125,21 @@ def train_words(task: str) -> list[str]:
 
     if task in DIFFUSION_TASKS or task in DISCOVERY_TASKS:
         return [task]
-    sized = _SIZED.match(task)
-    if sized and sized["name"] in DIFFUSION_TASKS:
-        return [sized["name"], "--size", sized["size"]]
+    name, budget = sized(task)
+    if budget:
+        return [name, "--size", budget]
     known = ", ".join((*DIFFUSION_TASKS, *DISCOVERY_TASKS))
     raise ValueError(f"unknown task {task!r}; the tasks are grid-DxH (as in grid-4x16), {known}.")
+
+
+def sized(task: str) -> tuple[str, str | None]:
+    """A diffusion task that has its size in its name, without it, and the size; of any other task
+    the name as it is, and None.
+    """
+    from ..presets import DIFFUSION_TASKS, SIZES
+
+    name, _, size = task.rpartition("-")
+    return (name, size) if name in DIFFUSION_TASKS and size in SIZES else (task, None)
 
 
 def methods_of(task: str) -> Mapping[str, str]:

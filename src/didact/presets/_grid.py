@@ -152,11 +152,11 @@ def _published(
     target: DeceptiveGrid,
     batch_size: int,
 ) -> Parts:
-    """What the paper's methods set of an experiment: a Teacher or none, a buffer or none; and what
-    our own does, whose buffer holds all objects, in the order of their latest reward.
+    """What the paper's methods set of an experiment: a Teacher or none, a buffer or none; and
+    "one-sided", whose buffer holds all objects, in the order of the Teacher's latest reward.
     """
     method, _, priority = preset.partition("-")
-    taught, by_ours = method in ("teacher", "one"), preset == "one-sided"
+    taught, one_sided = method in ("teacher", "one"), preset == "one-sided"
     turns = (own, own, by_teacher, by_teacher) if taught else (own,)
     parts: Parts = {}
     if priority:
@@ -167,17 +167,17 @@ def _published(
         order: Priority = "reward" if priority == "prt" else by_error
         inner = target.side - 1
         tenth = (inner + target.dim) * inner ** (target.dim - 1) // 10
-        capacity = target.num_terminal_states if by_ours else tenth
+        capacity = target.num_terminal_states if one_sided else tenth
         capacity = max(min(capacity, _MOST_REPLAYED), batch_size)
         parts["replay"] = ReplayConfig(
             capacity=capacity,
-            priority="teacher-reward" if by_ours else order,
-            refresh=by_ours,
+            priority="teacher-reward" if one_sided else order,
+            refresh=one_sided,
             asymmetry=19.0,
             merge_every=steps_to_wait(capacity, batch_size),
         )
     if taught:
-        parts["teacher_reward"] = OneSided() if by_ours else DoubleLog()
+        parts["teacher_reward"] = OneSided() if one_sided else DoubleLog()
     return parts | {"behaviour": Cycle(turns)}
 
 
