@@ -212,6 +212,7 @@ def judge(
             "jax": jax.__version__,
             "equinox": eqx.__version__,
             "numpy": np.__version__,
+            "device": jax.devices()[0].device_kind,
         },
     }
     return finite_or_none(result)

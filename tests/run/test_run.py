@@ -315,6 +315,7 @@ def test_sampler_of_a_users_environment_is_read_with_what_is_given(tmp_path: Pat
 def test_verdict_is_what_the_last_evaluation_wrote(trained: Path, tmp_path: Path) -> None:
     run = didact.Run.load(trained)
     assert run.verdict() == json.loads((trained / "evaluation.json").read_text())
+    assert run.verdict()["versions"]["device"] == jax.devices()[0].device_kind
     shutil.copy(trained / "config.json", tmp_path / "config.json")
     bare = didact.Run.load(tmp_path)
     with pytest.raises(RunError, match=r"run\.evaluate\(\)"):

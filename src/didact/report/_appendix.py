@@ -48,7 +48,7 @@ def reproduce(run: RunData) -> Html:
         tag("dl", *commands, class_="commands"),
         tag(
             "div",
-            _table("Versions", _versions(run)),
+            _table("Versions and device", _versions(run)),
             _table("Files in the run folder", _files(run.path)),
             class_="pair",
         ),
