@@ -32,6 +32,7 @@ COLOURS = {
     "search-prt": "#009E73",
     "teacher-prt": "#E69F00",
     "teacher-per": "#D55E00",
+    "didact": "#CC79A7",
 }
 
 
@@ -61,7 +62,7 @@ def figure(task: str) -> Path:
         ax.set_xlabel(label)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"modes found, of {total:,}")
-    axes[1].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="lower right", fontsize="small")
     picture.suptitle(task)
     path = PICTURES / f"{task}-modes.png"
     picture.savefig(path, dpi=120, metadata={"Software": None})
