@@ -45,7 +45,7 @@ def after(chunks: int) -> Callable[[], bool]:
     [
         pytest.param([1], 2, marks=pytest.mark.slow, id="after-the-first"),
         pytest.param([34], 68, marks=pytest.mark.slow, id="at-an-evaluation"),
-        pytest.param([69], 137, id="at-an-evaluation-that-cuts-a-chunk"),
+        pytest.param([69], 137, marks=pytest.mark.slow, id="at-an-evaluation-that-cuts-a-chunk"),
         pytest.param([70], 138, marks=pytest.mark.slow, id="after-a-short-chunk"),
         pytest.param([3, 20, 20], 86, id="three-times"),
     ],

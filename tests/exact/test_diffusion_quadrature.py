@@ -289,7 +289,11 @@ def reverse_kl(sampler, objective, noise, weight, log_reward_fn):
 
 @pytest.mark.parametrize(
     ("name", "path_only"),
-    [("brownian-2", True), ("brownian-2", False), ("brownian-2-learned", True)],
+    [
+        pytest.param("brownian-2", True, marks=pytest.mark.slow),
+        ("brownian-2", False),
+        ("brownian-2-learned", True),
+    ],
 )
 def test_reverse_kl_descends_the_elbo(name, path_only):
     """The loss is -ELBO, and its gradient that of -ELBO, with and without the term whose mean is

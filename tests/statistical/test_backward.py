@@ -75,6 +75,7 @@ def test_the_check_fails_for_a_wrong_sampler(key):
     assert rejects(counts_of(trajectory), probabilities(True, x))
 
 
+@pytest.mark.slow
 def test_importance_weights_estimate_the_terminal_law_of_a_larger_grid(key):
     """(2, 16), 255 terminal states, 4,000 backward trajectories for each of eight objects: the
     mean weight is P_T(x) within 4.5 standard errors (8 tests: error rate below 6e-5).

@@ -85,6 +85,7 @@ def test_what_is_no_law_is_refused(law: np.ndarray, key: Key[Array, ""]) -> None
         _ = exact.objects(Hypergrid(2, 4), law, key, 3)
 
 
+@pytest.mark.slow
 def test_statistics_of_draws_of_the_law_are_those_of_draws(
     sampler: didact.Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

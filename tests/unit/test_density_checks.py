@@ -225,7 +225,14 @@ class Curved(eqx.Module):
         return jnp.stack([funnel(z), banana, correlated, half])[self.kind]
 
 
-@pytest.mark.parametrize("kind", [0, 1, 2], ids=["funnel", "banana", "correlated"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(0, id="funnel"),
+        pytest.param(1, marks=pytest.mark.slow, id="banana"),
+        pytest.param(2, marks=pytest.mark.slow, id="correlated"),
+    ],
+)
 def test_curved_and_correlated_densities_are_standardised(kind, key):
     """Medians and standard deviations; for the funnel's x, whose tails are heavy, the quantile
     at 95 % over 1.645, which is 3.1.
