@@ -123,11 +123,9 @@ def train_words(task: str) -> list[str]:
         return ["grid", "--dim", size[1], "--side", size[2]]
     from ..presets import DIFFUSION_TASKS, DISCOVERY_TASKS
 
-    if task in DIFFUSION_TASKS or task in DISCOVERY_TASKS:
-        return [task]
     name, budget = sized(task)
-    if budget:
-        return [name, "--size", budget]
+    if name in DIFFUSION_TASKS or name in DISCOVERY_TASKS:
+        return [name] if budget is None else [name, "--size", budget]
     known = ", ".join((*DIFFUSION_TASKS, *DISCOVERY_TASKS))
     raise ValueError(f"unknown task {task!r}; the tasks are grid-DxH (as in grid-4x16), {known}.")
 
