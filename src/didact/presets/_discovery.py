@@ -88,7 +88,8 @@ def discovery(
     batch of that, so that a round has two gradient steps. With a Teacher every third round's
     strings are the Teacher's, and with "mutate" another third mutants of the buffer's. With
     "didact" it learns from four batches of the buffer, at rates thirty times the paper's that fall,
-    and of eight rounds one is the Teacher's and one has mutants.
+    log Z learns ten times as fast and may be below 0, and of eight rounds one is the Teacher's and
+    one has mutants.
 
     **Arguments:** `target`: any on int32 [length]; `preset`: a key of `DISCOVERY_PRESETS`;
     `num_symbols`, `length` of the strings (default: what the target says of itself); `rounds`;
@@ -136,6 +137,9 @@ def discovery(
         parts |= _published(preset, epsilon, depth, batch_size)
     steps = rounds * (2 if "replay" in parts else 1) if steps is None else steps
     optimiser = OptimiserConfig(1e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0)
+    if preset == "didact":
+        # For any reward, in any number of steps: its log Z may be below 0, or far above.
+        optimiser = replace(optimiser, log_z_learning_rate=0.1, least_log_z=None)
     teacher_optimiser = replace(optimiser, learning_rate=5e-4)
     kind = PrependAppend if grow == "both" else Autoregressive
     return Experiment(
