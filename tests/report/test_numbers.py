@@ -56,6 +56,7 @@ def test_signs() -> None:
         ([NAN, NAN], "not available"),
         ([9.8e-6, 9.9e-6, 1e-5], "(9.900 ± 0.058)\u00a0×\u00a010⁻⁶"),
         ([0.2, 0.2 + 1e-9], "0.20000 ± 5\u00a0×\u00a010⁻¹⁰"),
+        ([0.3, 0.1 + 0.2], "0.300"),
     ],
 )
 def test_mean_and_error(values: list[float], text: str) -> None:

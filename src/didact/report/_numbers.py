@@ -43,7 +43,8 @@ def mean_and_error(values: Floats, *, signed: bool = False) -> str:
         return "not available"
     mean, error = float(known.mean()), standard_error(values)
     left_out = "" if known.size == values.size else f" ({known.size} of {values.size} seeds)"
-    if error == 0 or not math.isfinite(error):
+    # Equal seeds, but for the order in which each was summed, have no error to tell.
+    if error <= 1e-14 * abs(mean) or not math.isfinite(error):
         return one(mean, signed=signed) + left_out
     if error < 1e-5 * abs(mean):
         return f"{number(mean, digits=5, signed=signed)} ± {number(error, digits=1)}{left_out}"
