@@ -256,8 +256,11 @@ ON_GRIDS: dict[str, tuple[str, tuple[Change, ...]]] = {
         "tb-prt",
         (replay_larger(4), rate(3e-3), cosine),
     ),
-    "teacher-floor, twice the steps": ("teacher-floor", (replay_more(2),)),
-    "teacher-floor, four times the steps": ("teacher-floor", (replay_more(4),)),
+    **{
+        f"{preset}, {name} the steps": (preset, (replay_more(times),))
+        for preset in ("teacher-floor", "didact")
+        for name, times in (("twice", 2), ("four times", 4))
+    },
     **{
         named(turns, best): ("teacher-floor", (in_turn(turns, best),))
         for turns, best in (
