@@ -32,6 +32,7 @@ COLOURS = {
     "search-prt": "#009E73",
     "teacher-prt": "#E69F00",
     "teacher-per": "#D55E00",
+    "teacher-mutate-per": "#22262b",
     "didact": "#CC79A7",
 }
 
@@ -42,7 +43,7 @@ def figure(task: str) -> Path:
 
     found = {kept.method: kept for kept in read_all(RESULTS) if kept.task == task}
     cells = [found[preset] for preset in COLOURS if preset in found]
-    picture = Figure(figsize=(9, 3.6), layout="constrained")
+    picture = Figure(figsize=(9, 4.2), layout="constrained")
     axes = picture.subplots(1, 2, sharey=True)
     for kept in cells:
         rows = [row for row in kept.curves if "distinct" in row]
@@ -62,7 +63,8 @@ def figure(task: str) -> Path:
         ax.set_xlabel(label)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"modes found, of {total:,}")
-    axes[0].legend(frameon=False, loc="lower right", fontsize="small")
+    labelled = axes[0].get_legend_handles_labels()
+    picture.legend(*labelled, frameon=False, loc="outside lower center", ncols=4)
     picture.suptitle(task)
     path = PICTURES / f"{task}-modes.png"
     picture.savefig(path, dpi=120, metadata={"Software": None})
