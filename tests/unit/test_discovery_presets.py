@@ -1,8 +1,11 @@
 """The biochemical presets hold the paper's constants."""
 
+import math
+
 import jax.numpy as jnp
 import pytest
 
+import didact
 from didact.behaviours import Cycle, FromReplay, FromTeacher, LocalSearch, Mutate, OnPolicy
 from didact.cli._tasks import Discovery, Sequence
 from didact.environments import Autoregressive, PrependAppend
@@ -105,6 +108,18 @@ def test_other_sizes_networks_and_directions():
 def test_the_default_is_our_own():
     assert discovery(TARGET, num_symbols=4, length=8) == make("didact")
     assert Discovery().preset == Sequence().preset == "didact"
+
+
+@pytest.mark.slow
+def test_log_z_is_reached_in_few_steps_where_it_is_far_below_0():
+    """Of a constant reward it is log R + 4 log 3; training begins at 5."""
+    target = FromFunction(lambda x: jnp.full((), -10.0))
+    experiment = discovery(
+        target, num_symbols=3, length=4, batch_size=8, network=MLPConfig(8, 1), steps=400
+    )
+    state, _ = didact.train_chunk(experiment, didact.init(experiment), 400, capacity=400)
+    log_z = float(state.student(0).log_z)
+    assert abs(log_z - (-10.0 + 4 * math.log(3))) < 0.3
 
 
 def test_what_cannot_be_is_refused():
