@@ -139,7 +139,7 @@ def time_host_rewards(rounds: int = 1_000) -> None:
     target = HostReward(
         score_fn=vienna.score, alphabet="UCGA", workers=2, cache=False, cache_key="run"
     )
-    experiment = discovery(target, num_symbols=4, length=14, rounds=rounds)
+    experiment = discovery(target, "teacher-per", num_symbols=4, length=14, rounds=rounds)
     state = didact.init(experiment)
     began = time.perf_counter()
     state, _ = didact.train_chunk(experiment, state, experiment.steps, capacity=experiment.steps)

@@ -162,6 +162,26 @@ def keep_all(experiment: didact.Experiment) -> didact.Experiment:
     return replace(experiment, replay=replace(experiment.replay, capacity=capacity))
 
 
+def paper_log_z(experiment: didact.Experiment) -> didact.Experiment:
+    """The rate of log Z, and the bound below it, that the paper has for strings."""
+    assert experiment.teacher_optimiser is not None
+    student, teacher = (
+        replace(optimiser, log_z_learning_rate=0.01, least_log_z=0.0)
+        for optimiser in (experiment.optimiser, experiment.teacher_optimiser)
+    )
+    return replace(experiment, optimiser=student, teacher_optimiser=teacher)
+
+
+def shorter(steps: int) -> Change:
+    """Fewer steps, at the end of which rates have fallen too."""
+
+    def change(experiment: didact.Experiment) -> didact.Experiment:
+        optimiser = replace(experiment.optimiser, decay_steps=steps)
+        return replace(experiment, steps=steps, optimiser=optimiser)
+
+    return change
+
+
 def ranks(offset: float) -> Change:
     """Another offset of the ranks by which the buffer is drawn from."""
 
@@ -278,6 +298,11 @@ ON_GRIDS: dict[str, tuple[str, tuple[Change, ...]]] = {
 }
 """Preset, and what is changed in it, in this order."""
 ON_STRINGS: dict[str, tuple[str, tuple[Change, ...]]] = {
+    "didact": ("didact", ()),
+    "didact, 600 steps": ("didact", (shorter(600),)),
+    "didact, log Z as in the paper": ("didact", (paper_log_z,)),
+    "didact, log Z as in the paper, 600 steps": ("didact", (paper_log_z, shorter(600))),
+} | {
     named(turns, 1e-3, f"{batches} x from replay, rate {value:g}, cosine"): (
         "teacher-prt" if "t" in turns else "tb-prt",
         (in_turn(turns, 1e-3), replay_larger(batches), rate(value), cosine),

@@ -78,6 +78,22 @@ def test_a_seed_is_taken_from_the_latest_run(tmp_path: Path) -> None:
     assert kept.verdict["tv"] == [0, 1, 20, 30]
 
 
+def test_times_of_different_devices_are_not_added(tmp_path: Path) -> None:
+    runs = [
+        dataclasses.replace(
+            one, verdict=dict(one.verdict) | {"versions": {"jax": "0.11", "device": device}}
+        )
+        for one, device in ((run([0], 1), "cpu"), (run([1], 2), "a GPU"), (run([2], 3), "a GPU"))
+    ]
+    (same,) = read(tmp_path, *runs[1:])
+    assert same.verdict["training_seconds"] == 4
+    (both,) = read(tmp_path, *runs)
+    assert both.seeds == (0, 1, 2)
+    assert both.verdict["training_seconds"] is None
+    assert {row["seconds"] for row in both.curves} == {None}
+    assert both.curves[1]["tv"] == [0, 1, 2]
+
+
 def test_a_run_with_no_new_seed_adds_no_time(tmp_path: Path) -> None:
     (kept,) = read(tmp_path, run([0], 1), run([0, 1], 2))
     assert kept.verdict["training_seconds"] == 2

@@ -32,7 +32,8 @@ def pooled(runs: Sequence[Kept]) -> Kept:
 
     A seed that several runs have counts as in the latest of them. Verdicts and curves have one
     value for each seed, in the order of the seeds; a quantity that one of the runs does not know
-    has None there. Curves are of the steps that all runs have kept.
+    has None there, and so has the time of all where they are of different devices. Curves are of
+    the steps that all runs have kept.
     """
     *others, latest = sorted(runs, key=lambda run: run.created_at)
     source = {seed: (0, i) for i, seed in enumerate(latest.seeds)}
@@ -47,12 +48,24 @@ def pooled(runs: Sequence[Kept]) -> Kept:
     places = [source[seed] for seed in sorted(source)]
     by_step = [{row.get("step"): row for row in run.curves} for run in taken]
     shared = sorted(set[Any].intersection(*(set(rows) - {None} for rows in by_step)))
+    timed = len({_device(run) for run in taken}) == 1
+
+    def joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        every = _joined(rows, places)
+        return every if timed else {k: None if k in _SPENT else v for k, v in every.items()}
+
     return dataclasses.replace(
         latest,
         command=" && ".join(run.command for run in sorted(taken, key=lambda run: run.seeds)),
-        verdict=_joined([run.verdict for run in taken], places),
-        curves=tuple(_joined([rows[step] for rows in by_step], places) for step in shared),
+        verdict=joined([run.verdict for run in taken]),
+        curves=tuple(joined([rows[step] for rows in by_step]) for step in shared),
     )
+
+
+def _device(run: Kept) -> str | None:
+    """That of training; of old files nobody knows."""
+    versions = run.verdict.get("versions")
+    return versions.get("device") if isinstance(versions, Mapping) else None
 
 
 _SAME = ("step", "exact", "num_draws", "num_scored")

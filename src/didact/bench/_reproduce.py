@@ -65,7 +65,7 @@ _MICROSECONDS: Mapping[str, tuple[float, float]] = {
 }
 """On two idle cores: of a trajectory in one step, without and with a Teacher, on grids where there
 are two seeds or more, each with a core; and seconds of a cell to start, compile, evaluate and draw
-its report.
+its report. Those of sEH are of one run with a Teacher; without one it has half of the networks.
 """
 
 
@@ -151,8 +151,7 @@ def estimate(cell: Cell) -> float | None:
     taught = cell.method.startswith(("teacher", "one-sided", "didact"))
     each = known[1 if taught else 0]
     if cell.method in ("didact", "mutate", "teacher-floor"):
-        # Half as many steps of a path, half as wide; or every other batch four times as large,
-        # whose paths, of 14 steps at most, cost little on strings.
+        # Half as many steps of a path, half as wide; or every other batch four times as large.
         each *= {"diffusion": 0.4, "biochem": 1.5, "grid": 3.0}[part_of(cell.task)]
     trajectories = cell.steps * cell.batch_size * len(cell.seeds)
     return _SECONDS_OF_A_CELL[part_of(cell.task)] + 1e-6 * each * trajectories

@@ -87,9 +87,9 @@ def discovery(
     A round draws one batch of new strings and learns from it; with a buffer it then learns from one
     batch of that, so that a round has two gradient steps. With a Teacher every third round's
     strings are the Teacher's, and with "mutate" another third mutants of the buffer's. With
-    "didact" it learns from four batches of the buffer, at rates thirty times the paper's that fall,
-    log Z learns ten times as fast and may be below 0, and of eight rounds one is the Teacher's and
-    one has mutants.
+    "didact" it learns from four batches of the buffer, and of eight rounds one is the Teacher's and
+    one has mutants; the Student's rates fall, from thirty times the paper's for its network and ten
+    times for log Z, the Teacher's is ten times the paper's for log Z, and log Z may be below 0.
 
     **Arguments:** `target`: any on int32 [length]; `preset`: a key of `DISCOVERY_PRESETS`;
     `num_symbols`, `length` of the strings (default: what the target says of itself); `rounds`;
@@ -138,7 +138,7 @@ def discovery(
     steps = rounds * (2 if "replay" in parts else 1) if steps is None else steps
     optimiser = OptimiserConfig(1e-4, log_z_learning_rate=1e-2, max_norm=10.0, least_log_z=0.0)
     if preset == "didact":
-        # For any reward, in any number of steps: its log Z may be below 0, or far above.
+        # It must come to a log Z far from 5, or below 0, though the Student's rate falls.
         optimiser = replace(optimiser, log_z_learning_rate=0.1, least_log_z=None)
     teacher_optimiser = replace(optimiser, learning_rate=5e-4)
     kind = PrependAppend if grow == "both" else Autoregressive
@@ -157,10 +157,10 @@ def discovery(
 
 
 def _own(epsilon: float, batch_size: int) -> Parts:
-    """Our own method on strings: the paper's replay by reward and its Teacher, whose rate stays as
-    it is there, with the larger share of the buffer and the schedule, and beside these the
-    Student's rates, that hold the most on grids. Without the Teacher and the mutants a little more
-    is held here, and less found.
+    """Our own method on strings: the paper's replay by reward and its Teacher, whose network
+    learns as slowly as there, with the larger share of the buffer and the schedule, and beside
+    these the Student's rates, that hold the most on grids. Without the Teacher and the mutants a
+    little more is held here, and less found.
     """
     replay = _replay("prt", batch_size)
     search = Mutate(RankDraw(1 / replay.capacity))
