@@ -176,8 +176,7 @@ def shorter(steps: int) -> Change:
     """Fewer steps, at the end of which rates have fallen too."""
 
     def change(experiment: didact.Experiment) -> didact.Experiment:
-        optimiser = replace(experiment.optimiser, decay_steps=steps)
-        return replace(experiment, steps=steps, optimiser=optimiser)
+        return cosine(replace(experiment, steps=steps))
 
     return change
 

@@ -49,16 +49,13 @@ def pooled(runs: Sequence[Kept]) -> Kept:
     by_step = [{row.get("step"): row for row in run.curves} for run in taken]
     shared = sorted(set[Any].intersection(*(set(rows) - {None} for rows in by_step)))
     timed = len({_device(run) for run in taken}) == 1
-
-    def joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        every = _joined(rows, places)
-        return every if timed else {k: None if k in _SPENT else v for k, v in every.items()}
-
     return dataclasses.replace(
         latest,
         command=" && ".join(run.command for run in sorted(taken, key=lambda run: run.seeds)),
-        verdict=joined([run.verdict for run in taken]),
-        curves=tuple(joined([rows[step] for rows in by_step]) for step in shared),
+        verdict=_joined([run.verdict for run in taken], places, timed=timed),
+        curves=tuple(
+            _joined([rows[step] for rows in by_step], places, timed=timed) for step in shared
+        ),
     )
 
 
@@ -82,16 +79,18 @@ def _alike(run: Kept, other: Kept) -> bool:
 _SPENT = ("seconds", "training_seconds")
 
 
-def _joined(rows: Sequence[Mapping[str, Any]], places: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def _joined(
+    rows: Sequence[Mapping[str, Any]], places: Sequence[tuple[int, int]], *, timed: bool
+) -> dict[str, Any]:
     """Of each quantity one value a seed, whose places are row and number in it; what is one number
-    for the whole run stays that of the first, and time is spent by all.
+    for the whole run stays that of the first, and time is spent by all, if it can be added.
     """
     joined: dict[str, Any] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(key) for row in rows]
         if key in _SPENT:
             known = [value for value in values if isinstance(value, int | float)]
-            joined[key] = sum(known) if len(known) == len(rows) else None
+            joined[key] = sum(known) if timed and len(known) == len(rows) else None
         elif any(isinstance(value, list) for value in values):
             joined[key] = [_of_seed(values[row], i) for row, i in places]
         else:

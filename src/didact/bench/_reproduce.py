@@ -148,13 +148,14 @@ def estimate(cell: Cell) -> float | None:
     known = _MICROSECONDS.get(sized(cell.task)[0])
     if known is None:
         return None
+    part = part_of(cell.task)
     taught = cell.method.startswith(("teacher", "one-sided", "didact"))
     each = known[1 if taught else 0]
     if cell.method in ("didact", "mutate", "teacher-floor"):
         # Half as many steps of a path, half as wide; or every other batch four times as large.
-        each *= {"diffusion": 0.4, "biochem": 1.5, "grid": 3.0}[part_of(cell.task)]
+        each *= {"diffusion": 0.4, "biochem": 1.5, "grid": 3.0}[part]
     trajectories = cell.steps * cell.batch_size * len(cell.seeds)
-    return _SECONDS_OF_A_CELL[part_of(cell.task)] + 1e-6 * each * trajectories
+    return _SECONDS_OF_A_CELL[part] + 1e-6 * each * trajectories
 
 
 def plan(cells: Sequence[Cell]) -> tuple[Table, str]:
